@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Apps that can be installed and apps that are: one view over the catalogue and /etc/archy/apps."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from archy import build, installed, paths
+from archy.installed import Source
+from archy.model import App
+from archy.problem import Problem
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One app. `origin` is `catalogue` or `own`; `app` is None when its manifest is not usable, `problems` say why."""
+
+    id: str
+    folder: str
+    origin: str
+    installed: bool
+    app: App | None
+    problems: tuple[Problem, ...]
+
+
+def entry(root: str, app_id: str) -> Entry | None:
+    """The app of that ID: the installed one, else the catalogue's; None if there is neither."""
+    own = paths.under(root, f"{paths.APPS}/{app_id}")
+    shelf = paths.under(root, f"{paths.CATALOGUE}/{app_id}")
+    if not installed.is_label(app_id) or not (os.path.lexists(own) or os.path.isdir(shelf)):
+        return None
+    if os.path.lexists(own):
+        source = installed.source(root, app_id)
+        app, problems = build.model(root, source)
+        origin = "own" if os.path.realpath(installed.folder(root, app_id)) != os.path.realpath(shelf) else "catalogue"
+        return Entry(app_id, installed.folder(root, app_id), origin, True, app, problems)
+    app, problems = build.model(root, source_at(shelf, app_id, f"{paths.CATALOGUE}/{app_id}"))
+    return Entry(app_id, shelf, "catalogue", False, app, problems)
+
+
+def source_at(folder: str, app_id: str, name: str) -> Source:
+    """An app that lies anywhere, installed or not. `name` is the folder as messages give it."""
+    manifest = os.path.join(folder, paths.MANIFEST)
+    try:
+        with open(manifest, "rb") as file:
+            content: bytes | None = file.read()
+    except OSError:
+        content = None
+    return Source(app_id, os.path.join(name, paths.MANIFEST), content, frozenset(installed.tree(folder)), None)
+
+
+def entries(root: str) -> list[Entry]:
+    """All apps, installed or not, sorted by ID."""
+    try:
+        shelf = os.listdir(paths.under(root, paths.CATALOGUE))
+    except FileNotFoundError:
+        shelf = []
+    names = sorted({*shelf, *installed.ids(root)[0]})
+    return [found for name in names if (found := entry(root, name)) is not None]
+
+
+def companions(all_entries: list[Entry], app_id: str) -> list[str]:
+    """The apps that belong to `app_id`: installed with it, removed before it."""
+    return [e.id for e in all_entries if e.app is not None and e.app.companion_of == app_id]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""The systemd generator: installed apps in, units out, at every boot and daemon-reload (systemd.generator(7)).
+
+It writes into its output directory only, starts nothing but Quadlet, and asks no service. A bad app is logged and
+gets a unit that says so; the others come up. What is not in the cache is built by `archy.build`, imported for that.
+"""
+
+import os
+import sys
+
+from archy import cache, disk, installed, paths
+
+# Both want all apps: the target at boot, the handle for `systemctl start 'archy-*'` (see archy-all.service).
+_WANTED_BY = ("archy.target", "archy-all.service")
+_NATIVE = ("/etc/systemd/system", "/run/systemd/system")
+
+
+def main(argv: list[str]) -> int:
+    """The entry point: one to three output directories, of which the first is used."""
+    if not 2 <= len(argv) <= 4:
+        print("archy-generator: wants the output directories as systemd passes them: NORMAL [EARLY LATE]", file=sys.stderr)
+        return 2
+    try:
+        for line in generate("/", argv[1]):
+            log(line)
+    except OSError as error:
+        log(f"cannot write units: {error}")
+        return 1
+    return 0
+
+
+def log(line: str) -> None:
+    """A warning into the kernel's log: a generator must not use the journal (systemd.generator(7))."""
+    try:
+        with open("/dev/kmsg", "w", encoding="utf-8") as kmsg:
+            kmsg.write(f"<4>archy-generator[{os.getpid()}]: {line}\n")
+    except OSError:
+        print(f"archy-generator: {line}", file=sys.stderr)
+
+
+def generate(root: str, out: str) -> list[str]:
+    """Write the units of the node at `root` into the directory `out`; returns warnings, a line each."""
+    app_ids, odd = installed.ids(root)
+    warnings = [f"{paths.APPS}/{name}: is not the name of an app (lower-case letters, digits, hyphens)" for name in odd]
+    active = installed.running(root)
+    tools = cache.toolchain(root)
+    units: dict[str, str] = {}
+    missing = []
+    for app_id in app_ids:
+        source = installed.source(root, app_id)
+        found = cache.units(root, app_id, cache.key(tools, source))
+        if found is None or (found[1] and app_id in active):
+            missing.append(source)
+        else:
+            units.update(found[0])
+    gone = [app_id for app_id in sorted(active) if app_id not in app_ids and not _is_native(root, app_id)]
+    if missing or gone:
+        warnings += _build(root, missing, gone, active, units, out)
+    for name, text in units.items():
+        disk.write(f"{out}/{name}", text)
+    _link_wants(out, [paths.unit(app_id) for app_id in app_ids])
+    _adopt_user_manager(root, out, bool(app_ids or gone))
+    return warnings
+
+
+def _build(
+    root: str, missing: list[installed.Source], gone: list[str], active: set[str], units: dict[str, str], out: str
+) -> list[str]:
+    """Add the units that the cache does not have; returns warnings."""
+    from archy import build
+
+    warnings = []
+    for app_id, built in build.build(root, missing, out).items():
+        warnings += [str(problem) for problem in built.problems]
+        units.update(built.units)
+        if built.app is None and app_id in active:
+            units[paths.unit(app_id)] = build.leftover(root, app_id, built.problems)
+    for app_id in gone:
+        units[paths.unit(app_id)] = build.leftover(root, app_id, ())
+    return warnings
+
+
+def _is_native(root: str, app_id: str) -> bool:
+    return any(os.path.lexists(paths.under(root, f"{base}/{paths.unit(app_id)}")) for base in _NATIVE)
+
+
+def _link_wants(out: str, names: list[str]) -> None:
+    for wanting in _WANTED_BY if names else ():
+        directory = f"{out}/{wanting}.wants"
+        os.makedirs(directory, exist_ok=True)
+        for name in names:
+            disk.link(f"../{name}", f"{directory}/{name}")
+
+
+def _adopt_user_manager(root: str, out: str, wanted: bool) -> None:
+    """The drop-in for the service user's manager; its name holds the UID, so it cannot be shipped as a file."""
+    fields = installed.user_line(root).split(b":")
+    if wanted and len(fields) > 2:
+        directory = f"{out}/user@{fields[2].decode()}.service.d"
+        os.makedirs(directory, exist_ok=True)
+        with open(paths.under(root, f"{paths.TEMPLATES}/user-manager.conf"), encoding="utf-8") as template:
+            disk.write(f"{directory}/50-archy.conf", template.read())

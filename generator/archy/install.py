@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""`archy app install` and `archy app remove`.
+
+Both are a few idempotent steps, and what is done already is not done again: cut short anywhere, the same command
+finishes. Installing is a link, a reload and a start; an operator can do the same by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+from archy import accept, catalogue, disk, installed, paths, systemd
+from archy.catalogue import Entry
+from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
+from archy.prepare import locked, prepare
+
+_POLL = 0.5  # seconds
+_REMOVED = f"{paths.APPS}/.removed-"  # where an operator's own app waits to be installed again
+
+
+def install(app_id: str, wait: bool) -> None:
+    """Install an app and its companions, start them, and wait until each is ready or has failed."""
+    what = f"install {app_id}"
+    _bring_back(app_id)
+    every = catalogue.entries("/")
+    wanted = [_usable(what, every, name) for name in (app_id, *catalogue.companions(every, app_id))]
+    _check_dependencies(what, every, wanted)
+    _check_ports(what, every, wanted)
+    with locked("/"):
+        for entry in wanted:
+            if not entry.installed:
+                disk.replace_link("/", f"{paths.APPS}/{entry.id}", f"{paths.CATALOGUE}/{entry.id}")
+                say(f"{entry.id}: installed")
+    names = [entry.id for entry in wanted]
+    if prepare("/", names):
+        raise CannotDo(what, "archy-prepare", "not everything could be prepared, see above", f"mend it, then: archy app {what}")
+    _systemctl(what, systemd.reload)
+    for name in names:
+        _systemctl(what, systemd.start, paths.unit(name))
+    for name in names if wait else ():
+        _await_ready(what, name)
+
+
+def _bring_back(app_id: str) -> None:
+    own, removed = (paths.under("/", path) for path in (f"{paths.APPS}/{app_id}", f"{_REMOVED}{app_id}"))
+    if os.path.isdir(removed) and not os.path.lexists(own):
+        os.rename(removed, own)
+        say(f"{app_id}: brought back {own}")
+
+
+def _usable(what: str, every: list[Entry], app_id: str) -> Entry:
+    entry = next((e for e in every if e.id == app_id), None)
+    if entry is None:
+        raise CannotDo(what, paths.CATALOGUE, f"there is no app {app_id}", "archy app list shows all", NO_SUCH_APP)
+    if entry.app is None:
+        for problem in entry.problems:
+            say(str(problem))
+        raise CannotDo(what, entry.folder, "its manifest is refused, see above", f"archy app validate {entry.folder}", REFUSED)
+    return entry
+
+
+def _check_dependencies(what: str, every: list[Entry], wanted: list[Entry]) -> None:
+    there = {entry.id for entry in every if entry.installed} | {entry.id for entry in wanted}
+    for entry in wanted:
+        assert entry.app is not None
+        for need in (*entry.app.needs, *([entry.app.companion_of] if entry.app.companion_of else [])):
+            if need not in there:
+                raise CannotDo(what, entry.id, f"needs {need}, which is not installed", f"archy app install {need}")
+
+
+def _check_ports(what: str, every: list[Entry], wanted: list[Entry]) -> None:
+    ids = {entry.id for entry in wanted}
+    taken = {(p.host, p.protocol): e.id for e in every if e.installed and e.app and e.id not in ids for p in e.app.ports}
+    for entry in wanted:
+        for port in entry.app.ports if entry.app else ():
+            holder = taken.get((port.host, port.protocol))
+            if holder:
+                raise CannotDo(what, entry.id, f"wants port {port.host}/{port.protocol}, which {holder} has", f"archy app remove {holder}")
+
+
+def _systemctl(what: str, action: object, *arguments: str) -> None:
+    assert callable(action)
+    try:
+        action(*arguments)
+    except subprocess.CalledProcessError as error:
+        raise CannotDo(what, "systemctl", " ".join((error.stderr or str(error)).split())) from None
+
+
+def _await_ready(what: str, app_id: str) -> None:
+    """Wait for a start to succeed or fail. A start may take long; interrupting the wait does not interrupt it."""
+    name, since, progress = paths.unit(app_id), time.monotonic(), Progress()
+    try:
+        while True:
+            unit = systemd.unit(app_id)
+            if unit is not None and unit.active == "active":
+                progress.show(f"{app_id}: ready")
+                return
+            if unit is None or unit.active == "failed" or unit.restarts or unit.sub == "auto-restart":
+                break
+            progress.show(f"{app_id}: {unit.active}", f"{time.monotonic() - since:.0f} s")
+            time.sleep(_POLL)
+    finally:
+        progress.done()
+    for line in systemd.journal(name, 5):
+        say(f"  {line}")
+    raise CannotDo(what, name, f"did not start: {unit.result if unit else 'unknown'}", f"systemctl status {name}; it is tried again")
+
+
+def remove(app_id: str) -> None:
+    """Stop an app and its companions, and unlink them. Their data, volumes and secrets stay."""
+    what = f"remove {app_id}"
+    every = catalogue.entries("/")
+    known = {entry.id: entry for entry in every}
+    unit = systemd.unit(app_id)
+    if app_id not in known and not (unit and unit.loaded):
+        raise CannotDo(what, paths.APPS, f"there is no app {app_id}", "archy app list shows all", NO_SUCH_APP)
+    names = [*catalogue.companions(every, app_id), app_id]
+    for entry in every:
+        if entry.installed and entry.app and entry.id not in names and app_id in entry.app.needs:
+            raise CannotDo(what, entry.id, f"needs {app_id}", f"archy app remove {entry.id}")
+    for name in names:
+        _await_stopped(what, name)
+        with locked("/"):
+            _unlink(name, known.get(name))
+        say(f"{name}: removed")
+    _systemctl(what, systemd.reload)
+    for name in names:
+        systemd.forget_failure(paths.unit(name))
+    say(f"data and secrets are kept in {paths.HOME}")
+
+
+def _unlink(app_id: str, entry: Entry | None) -> None:
+    path = f"{paths.APPS}/{app_id}"
+    if os.path.islink(path):
+        disk.remove("/", path)
+    elif entry is not None and entry.installed:
+        os.rename(path, f"{_REMOVED}{app_id}")
+        say(f"{app_id}: its manifest is kept in {_REMOVED}{app_id}")
+    accept.forget("/", app_id)
+    for leftover in (f"{paths.UNIT_CACHE}/{app_id}.json", f"{paths.PREPARED}/{app_id}.json"):
+        disk.remove("/", leftover)
+
+
+def _await_stopped(what: str, app_id: str) -> None:
+    """Stop a unit and wait, however long its grace is."""
+    since, progress = time.monotonic(), Progress()
+    unit = systemd.unit(app_id)
+    if unit is None or not unit.loaded:
+        return
+    _systemctl(what, systemd.stop, paths.unit(app_id))
+    try:
+        while (unit := systemd.unit(app_id)) is not None and unit.active not in ("inactive", "failed"):
+            progress.show(f"{app_id}: stopping", f"{time.monotonic() - since:.0f} s")
+            time.sleep(_POLL)
+        progress.show(f"{app_id}: stopped")
+    finally:
+        progress.done()
+
+
+def is_removed(app_id: str) -> bool:
+    """Whether an operator's own app of that ID waits to be installed again."""
+    return installed.is_label(app_id) and os.path.isdir(f"{_REMOVED}{app_id}")

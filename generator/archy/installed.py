@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""What is installed on this node: the entries of /etc/archy/apps, and the last version of each that was accepted.
+
+Only reads. Imported by the generator's fast path, which runs at every boot and reload: no module is imported here
+that takes long (dataclasses alone would double the time).
+"""
+
+import os
+
+from archy import paths
+
+_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+class Source:
+    """An installed app as it lies on the disk.
+
+    `path` is its manifest as the node names it, `content` the manifest's bytes or None when there is none, `beside`
+    the relative paths of all files in its folder, `accepted` the bytes of the last good manifest or None.
+    """
+
+    __slots__ = ("accepted", "beside", "content", "id", "path")
+
+    def __init__(self, app_id: str, path: str, content: bytes | None, beside: frozenset[str], accepted: bytes | None) -> None:
+        self.id = app_id
+        self.path = path
+        self.content = content
+        self.beside = beside
+        self.accepted = accepted
+
+
+def is_label(name: str) -> bool:
+    """Whether `name` can be the ID of an app, and so a part of a unit's name."""
+    return 0 < len(name) <= 63 and _LABEL.issuperset(name) and name[0] != "-" and name[-1] != "-"
+
+
+def ids(root: str) -> tuple[list[str], list[str]]:
+    """The IDs of all installed apps, sorted, and the names of other entries that cannot be an app."""
+    try:
+        names = sorted(name for name in os.listdir(paths.under(root, paths.APPS)) if not name.startswith("."))
+    except FileNotFoundError:
+        return [], []
+    return [name for name in names if is_label(name)], [name for name in names if not is_label(name)]
+
+
+def folder(root: str, app_id: str) -> str:
+    """The directory of an installed app, its link followed within `root`."""
+    path = paths.under(root, f"{paths.APPS}/{app_id}")
+    try:
+        target = os.readlink(path)
+    except OSError:
+        return path
+    return paths.under(root, target) if os.path.isabs(target) else os.path.join(os.path.dirname(path), target)
+
+
+def accepted_folder(root: str, app_id: str) -> str:
+    """The directory of the last accepted version of an app."""
+    return paths.under(root, f"{paths.ACCEPTED}/{app_id}")
+
+
+def source(root: str, app_id: str) -> Source:
+    """Read an installed app. What cannot be read is None: the caller says so, and other apps are not harmed."""
+    directory = folder(root, app_id)
+    return Source(
+        app_id,
+        f"{paths.APPS}/{app_id}/{paths.MANIFEST}",
+        _read(f"{directory}/{paths.MANIFEST}"),
+        frozenset(tree(directory)),
+        _read(f"{accepted_folder(root, app_id)}/{paths.MANIFEST}"),
+    )
+
+
+def tree(directory: str, prefix: str = "") -> list[str]:
+    """The relative paths of all regular files below a directory, sorted; links are not followed."""
+    try:
+        entries = sorted(os.scandir(os.path.join(directory, prefix)), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    result: list[str] = []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            result += tree(directory, f"{prefix}{entry.name}/")
+        elif entry.is_file(follow_symlinks=False):
+            result.append(prefix + entry.name)
+    return result
+
+
+def _read(path: str) -> bytes | None:
+    # Unbuffered: a manifest is small, and there may be a thousand of them.
+    try:
+        with open(path, "rb", 0) as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def running(root: str) -> set[str]:
+    """The IDs of all apps that have processes, by the cgroups of their units."""
+    base = paths.under(root, paths.SLICE_CGROUP)
+    try:
+        names = os.listdir(base)
+    except OSError:
+        return set()
+    found = (name for name in names if name.startswith("archy-") and name.endswith(".service"))
+    return {name[6:-8] for name in found if b"populated 1" in (_read(f"{base}/{name}/cgroup.events") or b"")}
+
+
+def user_line(root: str) -> bytes:
+    """The service user's line of passwd, by which cached units are recognised as this node's."""
+    prefix = paths.USER.encode() + b":"
+    lines = (_read(paths.under(root, "/etc/passwd")) or b"").splitlines()
+    return next((line for line in lines if line.startswith(prefix)), b"")

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The pass of archy-prepare over apps of which something changed: build, accept, derive, remember.
+
+A pass over one app fails alone: it is said, and that app must not start; the others are prepared.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+from archy import accept, build, cache, derive, disk, installed, paths, quadlet, settings, stamp
+from archy.build import Built
+from archy.derive import CannotDerive, Facts, Found
+from archy.installed import Source
+from archy.model import App
+from archy.problem import Refused
+from archy.steps import Directory, execute
+
+_ACCEPTED_NODE = f"{paths.ACCEPTED}/node.yml"
+_MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
+
+
+def run(root: str, app_ids: list[str]) -> list[str]:
+    """Prepare apps; returns the IDs of those that must not be started. Says what it did, and what is wrong."""
+    for directory in (paths.ACCEPTED, paths.UNIT_CACHE):
+        disk.make_directory(root, directory, os.geteuid(), os.getegid(), 0o755)
+    disk.make_directory(root, paths.PREPARED, os.geteuid(), os.getegid(), 0o700)
+    tools = cache.toolchain(root)
+    sources = [installed.source(root, app_id) for app_id in app_ids]
+    with tempfile.TemporaryDirectory(prefix="archy-") as work:
+        outcome = build.build(root, sources, work)
+    failed = []
+    facts: Facts | None = None
+    for source in sources:
+        built = outcome[source.id]
+        try:
+            folder = _in_force(root, source, built)
+            _remember_units(root, tools, source, built)
+            if facts is None:
+                facts = Facts(quadlet.owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
+            if built.app is None:
+                raise Refused(built.problems)
+            _prepare(root, source, built.app, folder, facts)
+        except (Refused, CannotDerive, LookupError, OSError) as error:
+            failed.append(source.id)
+            _say(f"{source.id}: not prepared: {line}" for line in str(error).splitlines())
+    return failed
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _in_force(root: str, source: Source, built: Built) -> str:
+    """Accept the installed version if it is good; the folder that the app's templates are taken from."""
+    folder = installed.folder(root, source.id)
+    if built.app is not None and not built.problems:
+        if accept.too_large(folder, sorted(source.beside)):
+            raise CannotDerive(f"{folder}: holds more than {accept.MAX_BYTES // 1024**2} MiB")
+        if accept.store(root, source.id):
+            _say([f"{source.id}: accepted version {built.app.version}"])
+        return folder
+    if built.app is not None:
+        _say(f"{source.id}: {problem}" for problem in built.problems)
+        _say([f"{source.id}: the last good version stays in force"])
+    return installed.accepted_folder(root, source.id)
+
+
+def _remember_units(root: str, tools: bytes, source: Source, built: Built) -> None:
+    """Put the units into the generator's cache, under the key that it will look for."""
+    now = installed.source(root, source.id)
+    if now.content != source.content or now.beside != source.beside:
+        return  # edited meanwhile: the next pass sees it
+    entry = cache.entry(cache.key(tools, now), built.units, built.app is None)
+    disk.replace_file(root, f"{paths.UNIT_CACHE}/{source.id}.json", entry, os.geteuid(), os.getegid(), 0o644)
+
+
+def _settings(root: str) -> dict[str, Any]:
+    """The node's settings; the last good ones, and a warning, when the file has turned bad."""
+    now, before = (_content(paths.under(root, path)) for path in (paths.NODE, _ACCEPTED_NODE))
+    try:
+        result = settings.parse(now)
+    except Refused as refused:
+        _say(f"node settings refused: {problem}" for problem in refused.problems)
+        if before is None:
+            raise
+        _say(["node settings: the last good version stays in force"])
+        return settings.parse(before, _ACCEPTED_NODE)
+    if now is None:
+        disk.remove(root, _ACCEPTED_NODE)
+    elif now != before:
+        disk.replace_file(root, _ACCEPTED_NODE, now, os.geteuid(), os.getegid(), 0o644)
+    return result
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _prepare(root: str, source: Source, app: App, folder: str, facts: Facts) -> None:
+    """Make what the app needs, and leave a stamp over all that this depended on."""
+    secrets = _secret_paths(app)
+    steps, values = derive.secrets(app, _look(root, secrets), os.urandom)
+    directories = derive.directories(app, facts.owner)
+    wanted = derive.files(app, _templates(app, folder), values, facts)
+    targets = [file.path for file in wanted]
+    steps += directories + derive.drift(app, wanted, _look(root, targets))
+    missing = [step for step in steps if not (isinstance(step, Directory) and _is_directory(root, step.path))]
+    _say(f"{source.id}: {step}" for step in missing)
+    execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *missing])
+    read = [paths.APPS, f"{paths.APPS}/{source.id}", f"{paths.ACCEPTED}/{source.id}", paths.NODE, _ACCEPTED_NODE]
+    read += ["/etc/passwd", "/etc/subuid", "/etc/subgid", f"{paths.UNIT_CACHE}/{source.id}.json", *secrets, *targets]
+    original = installed.folder(root, source.id)
+    watched = [paths.under(root, path) for path in read]
+    watched += [original, *(os.path.join(original, name) for name in sorted(source.beside))]
+    content = stamp.content(watched, [paths.under(root, step.path) for step in directories])
+    disk.replace_file(root, f"{paths.PREPARED}/{source.id}.json", content, os.geteuid(), os.getegid(), 0o600)
+
+
+def _secret_paths(app: App) -> list[str]:
+    names = [name for s in app.secrets for name in ([s.name, f"{s.name}.pw"] if s.kind == "bcrypt" else [s.name])]
+    return [derive.secret_path(name) for name in names]
+
+
+def _templates(app: App, folder: str) -> dict[str, str]:
+    result = {}
+    for name in {file.template for file in app.files if file.template}:
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                result[name] = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CannotDerive(f"{folder}/{name}: cannot be read: {error}") from None
+    return result
+
+
+def _is_directory(root: str, path: str) -> bool:
+    try:
+        with disk.directory(root, path):
+            return True
+    except OSError:
+        return False
+
+
+def _look(root: str, wanted: Iterable[str]) -> dict[str, Found]:
+    """The files that are there, each as it is now; missing ones are left out."""
+    found = {}
+    for path in wanted:
+        above, name = os.path.split(path)
+        try:
+            with disk.directory(root, above) as parent:
+                found[path] = _found(parent, name)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _found(parent: int, name: str) -> Found:
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    content = None
+    if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_FILE:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        with open(descriptor, "rb") as file:
+            content = file.read(_MAX_FILE)
+    return Found(content, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))

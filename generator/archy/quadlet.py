@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""An app as Quadlet text. Pure: the model in, `{file name: text}` out.
+
+The fixed part of each file is a template; what depends on the app is a list of (key, value) pairs, quoted here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from archy import paths
+from archy.model import SHARED_NETWORK, App, HealthCheck
+from archy.quoting import Form, quote
+
+# A static busybox makes http and tcp checks in an image that has no shell, no curl and no wget.
+BUSYBOX = "/usr/bin/busybox"
+BUSYBOX_INSIDE = "/.archy-busybox"
+# Fixed, because bitcoin.conf's rpcallowip takes addresses only.
+SUBNETS = {SHARED_NETWORK: "10.89.0.0/24"}
+STOP_MARGIN = 15  # seconds between an app's grace and the outer deadline
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The service user on this node: numeric IDs, and where its subordinate IDs start."""
+
+    uid: int
+    gid: int
+    subuid: int
+    subgid: int
+
+
+@functools.cache
+def _environment(directory: str) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(directory),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # unit files, not HTML; every value is quoted before it comes here
+    )
+
+
+def render(root: str, template: str, **values: Any) -> str:
+    """The text of one of our own templates."""
+    text: str = _environment(paths.under(root, paths.TEMPLATES)).get_template(template).render(**values)
+    return text
+
+
+def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dict[str, str]:
+    """The Quadlet files of an app. `source` is its manifest, `note` is added to the unit's description.
+
+    Files of shared things (a network) are the same text for whichever app asks for them.
+    """
+    volumes = sorted({volume.source for volume in app.volumes if volume.kind == "volume"})
+    result = {
+        f"archy-{app.id}.container": render(
+            root,
+            "app.container.j2",
+            app=app,
+            source=quote(source, Form.SETTING),
+            description=quote(" ".join((app.name, note)).strip(), Form.SETTING),
+            uid=owner.uid,
+            needs=[paths.unit(need) for need in app.needs],
+            wants=[*_network_units(app.network), *(f"{_unit_stem(name)}-volume.service" for name in volumes)],
+            container=list(_container(app)),
+            limits=list(_limits(app)),
+            stop_margin=STOP_MARGIN,
+        )
+    }
+    for name in volumes:
+        result[f"{_unit_stem(name)}.volume"] = render(root, "volume.j2", name=name, uid=owner.uid)
+    if app.network != "pasta":
+        result[f"{_unit_stem(app.network)}.network"] = render(
+            root,
+            "network.j2",
+            name=app.network,
+            subnet=SUBNETS.get(app.network),
+            # Podman gives out free subnets from 10.89.0.0 on: the network with the fixed one comes first.
+            after=[unit for unit in _network_units(SHARED_NETWORK) if app.network != SHARED_NETWORK],
+            uid=owner.uid,
+        )
+        if app.network != SHARED_NETWORK:
+            shared = render(root, "network.j2", name=SHARED_NETWORK, subnet=SUBNETS[SHARED_NETWORK], after=[], uid=owner.uid)
+            result[f"{_unit_stem(SHARED_NETWORK)}.network"] = shared
+    return dict(sorted(result.items()))
+
+
+def _unit_stem(name: str) -> str:
+    return name if name.startswith("archy-") else f"archy-{name}"
+
+
+def _network_units(network: str) -> list[str]:
+    return [] if network == "pasta" else [f"{_unit_stem(network)}-network.service"]
+
+
+def _container(app: App) -> Iterator[Pair]:
+    argument = functools.partial(quote, form=Form.ARGUMENT)
+    yield "ContainerName", argument(app.container_name)
+    yield "Image", argument(app.image)
+    yield "Pull", app.pull
+    yield "Network", argument(app.network)
+    for alias in app.aliases:
+        yield "NetworkAlias", argument(alias)
+    if app.user:
+        user, _, group = app.user.partition(":")
+        yield "User", user
+        if group:
+            yield "Group", group
+    yield "ReadOnly", _yes(app.read_only)
+    yield "NoNewPrivileges", _yes(app.no_new_privileges)
+    yield "DropCapability", "all"
+    for capability in app.capabilities:
+        yield "AddCapability", capability
+    if app.entrypoint:
+        yield "Entrypoint", argument(json.dumps(app.entrypoint))
+    if app.arguments:
+        yield "Exec", " ".join(quote(word, Form.WORD) for word in app.arguments)
+    for entry in app.environment:
+        yield "Environment", quote(entry, Form.WORD)
+    for port in app.ports:
+        bind = f"[{port.bind}]" if ":" in port.bind else port.bind
+        yield "PublishPort", f"{bind}:{port.host}:{port.container}/{port.protocol}"
+    for volume in app.volumes:
+        yield "Volume", argument(":".join([volume.source, volume.target, *filter(None, [",".join(volume.options)])]))
+    if app.health:
+        yield from _health(app.health)
+
+
+def _health(check: HealthCheck) -> Iterator[Pair]:
+    """Readiness through Podman, which feeds `Notify=healthy`. A list is executed without a shell."""
+    # Seconds as busybox takes them: whole ones.
+    timeout = str(max(1, round(check.timeout)))
+    command = {
+        "exec": check.command,
+        "tcp": (BUSYBOX_INSIDE, "nc", "-z", "-w", timeout, "127.0.0.1", str(check.port)),
+        "http": (BUSYBOX_INSIDE, "wget", "-q", "-T", timeout, "-O", "/dev/null", f"http://127.0.0.1:{check.port}{check.path}"),
+    }[check.kind]
+    if check.kind != "exec":
+        yield "Volume", f"{BUSYBOX}:{BUSYBOX_INSIDE}:ro"
+    text = quote(json.dumps(command), Form.ARGUMENT)
+    yield "Notify", "healthy"
+    # The start-up check runs until it passes once. Podman's periodic check costs 0.3 % of a core for each app, for
+    # ever, so it is as rare as Podman lets it be; `disable` would turn the start-up check off too.
+    yield "HealthStartupCmd", text
+    yield "HealthStartupInterval", "1s"
+    yield "HealthStartupTimeout", f"{check.timeout:g}s"
+    yield "HealthStartupSuccess", "1"
+    yield "HealthCmd", text
+    yield "HealthInterval", "1h"
+    yield "HealthTimeout", f"{check.timeout:g}s"
+    yield "HealthRetries", str(check.retries)
+
+
+def _limits(app: App) -> Iterator[Pair]:
+    """Limits of the unit's cgroup: with `CgroupsMode=disabled` Podman sets none."""
+    if app.memory is not None:
+        yield "MemoryMax", str(app.memory)
+    if app.cpus is not None:
+        yield "CPUQuota", f"{max(1, round(app.cpus * 100))}%"
+
+
+def _yes(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def owner_of(root: str) -> Owner:
+    """The service user, from passwd and the subordinate ID files.
+
+    Read from the files and not through NSS, which may ask services that wait for systemd, which waits for the generator.
+    Raises LookupError when there is no such user.
+    """
+    for line in _lines(root, "/etc/passwd"):
+        fields = line.split(":")
+        if fields[0] == paths.USER and len(fields) > 3:
+            names = (paths.USER, fields[2])
+            return Owner(int(fields[2]), int(fields[3]), _first(root, "/etc/subuid", names), _first(root, "/etc/subgid", names))
+    raise LookupError(f"/etc/passwd has no user {paths.USER}: install the package again, or run systemd-sysusers")
+
+
+def _first(root: str, path: str, names: tuple[str, str]) -> int:
+    for line in _lines(root, path):
+        fields = line.split(":")
+        if len(fields) == 3 and fields[0] in names and fields[1].isdigit():
+            return int(fields[1])
+    return 0
+
+
+def _lines(root: str, path: str) -> list[str]:
+    try:
+        with open(paths.under(root, path), encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def host_id(inside: int, own: int, first: int) -> int:
+    """The ID on the node of an ID inside a rootless container: 0 is the service user, the rest are subordinate."""
+    return own if inside == 0 else first + inside - 1
+
+
+def exists(root: str) -> bool:
+    """Whether the node has Quadlet at all."""
+    return os.access(paths.under(root, paths.QUADLET), os.X_OK)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""The operator's settings of the node, /etc/archy/node.yml: optional, checked, with defaults."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from typing import Any
+
+from archy import paths
+from archy.document import Document, load, typed
+from archy.problem import Refused
+
+_SCHEMA = os.path.join(os.path.dirname(__file__), "node.schema.json")
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the node's settings."""
+    with open(_SCHEMA, encoding="utf-8") as file:
+        result: dict[str, Any] = json.load(file)
+    return result
+
+
+def parse(content: bytes | None, file: str = paths.NODE) -> dict[str, Any]:
+    """The settings in a file's content, with defaults for what it leaves out; raises `Refused`."""
+    if content is None or not content.strip():
+        return _with_defaults({}, schema())
+    raw = load(content, file)
+    document = Document(file, typed(raw.data, schema()), raw.marks)
+
+    from archy import validation
+
+    problems = validation.problems(document, schema())
+    if problems:
+        raise Refused(problems)
+    return _with_defaults(document.data, schema())
+
+
+def _with_defaults(data: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    result = dict(data)
+    for key, inner in part.get("properties", {}).items():
+        if key not in result and "default" in inner:
+            result[key] = inner["default"]
+        if isinstance(result.get(key), dict):
+            result[key] = _with_defaults(result[key], inner)
+    return result

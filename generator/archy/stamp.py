@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Whether anything changed since an app was last prepared, told without rendering anything.
+
+A stamp lists every path that a pass read or wrote, with a fingerprint of each. If all are the same, a new pass would
+find nothing to do. Kept in /run, readable by root only. Fast path: no heavy imports.
+"""
+
+import hashlib
+import json
+import os
+import stat
+
+from archy import __version__, paths
+
+_PROGRAM = f"archy {__version__}"
+
+
+def fingerprint(path: str) -> str:
+    """What is at `path` now: content, owner and mode of a file, the names in a directory, the target of a link."""
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            return "link " + os.readlink(path)
+        if stat.S_ISDIR(status.st_mode):
+            return "directory " + "\0".join(sorted(os.listdir(path)))
+        if not stat.S_ISREG(status.st_mode):
+            return f"other {status.st_mode:o}"
+        with open(path, "rb", 0) as file:
+            content = hashlib.sha256(file.read()).hexdigest()
+        return f"file {status.st_mode:o} {status.st_uid} {status.st_gid} {content}"
+    except OSError as error:
+        return f"error {error.errno}"
+
+
+def path(root: str, app_id: str) -> str:
+    """Where the stamp of an app is."""
+    return paths.under(root, f"{paths.PREPARED}/{app_id}.json")
+
+
+def content(watched: list[str], directories: list[str]) -> bytes:
+    """The bytes of a stamp over the given paths as they are now, and over directories that only must be there."""
+    prints = {path: fingerprint(path) for path in watched}
+    return json.dumps({"program": _PROGRAM, "paths": prints, "directories": directories}).encode()
+
+
+def is_fresh(root: str, app_id: str) -> bool:
+    """Whether everything that the app's last pass read or wrote is still the same."""
+    try:
+        with open(path(root, app_id), "rb", 0) as file:
+            found = json.loads(file.read())
+        return (
+            found["program"] == _PROGRAM
+            and all(fingerprint(path) == before for path, before in found["paths"].items())
+            and all(os.path.isdir(path) for path in found["directories"])
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

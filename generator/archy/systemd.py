@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""What we ask of systemd, through systemctl and journalctl: few calls, plain answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from archy import paths
+
+_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ExecMainStatus", "Description")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit as systemd sees it. `active` is `active`, `activating`, `inactive`, `failed`, ...; `restarts` counts."""
+
+    name: str
+    loaded: bool
+    active: str
+    sub: str
+    result: str
+    restarts: int
+    status: int
+    description: str
+
+
+def booted() -> bool:
+    """Whether systemd runs this machine (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def units(names: Sequence[str]) -> dict[str, Unit]:
+    """The state of each named unit, in one call; empty where systemd does not run."""
+    if not names or not booted():
+        return {}
+    command = ["systemctl", "show", "--property=" + ",".join(_PROPERTIES), "--", *names]
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = {}
+    for block in text.strip().split("\n\n"):
+        values = dict(line.partition("=")[::2] for line in block.splitlines())
+        if "Id" in values:
+            found[values["Id"]] = Unit(
+                values["Id"],
+                values.get("LoadState") == "loaded",
+                values.get("ActiveState", "unknown"),
+                values.get("SubState", ""),
+                values.get("Result", ""),
+                int(values.get("NRestarts") or 0),
+                int(values.get("ExecMainStatus") or 0),
+                values.get("Description", ""),
+            )
+    return found
+
+
+def unit(app_id: str) -> Unit | None:
+    """The state of an app's unit."""
+    return units([paths.unit(app_id)]).get(paths.unit(app_id))
+
+
+def reload() -> None:
+    """Run the generators again; raises subprocess.CalledProcessError."""
+    _run("daemon-reload")
+
+
+def start(name: str) -> None:
+    """Ask for a start and return at once."""
+    _run("start", "--no-block", "--", name)
+
+
+def stop(name: str) -> None:
+    """Ask for a stop and return at once."""
+    _run("stop", "--no-block", "--", name)
+
+
+def forget_failure(name: str) -> None:
+    """Drop the failed state of a unit that is about to go."""
+    subprocess.run(["systemctl", "reset-failed", "--", name], capture_output=True, check=False)
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
+
+
+def journal(name: str, lines: int) -> list[str]:
+    """The last lines of a unit's log."""
+    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", f"--unit={name}"]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout.splitlines()

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""JSON Schema errors as problems with a place and words for a person. Imports jsonschema, which is slow: import late."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError, validators
+
+from archy.document import Document, Path
+from archy.problem import Problem
+
+
+def _not_supported_yet(_validator: Any, value: bool, _instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    if value:
+        yield ValidationError("is not supported yet")
+
+
+_Validator: Any = validators.extend(Draft202012Validator, {"notSupportedYet": _not_supported_yet})
+
+
+def problems(document: Document, schema: dict[str, Any]) -> list[Problem]:
+    """Everything in `document` that `schema` does not allow, in the order of the file."""
+    found: set[Problem] = set()
+    for error in _Validator(schema).iter_errors(document.data):
+        path: Path = tuple(error.absolute_path)
+        if error.validator == "additionalProperties":
+            known = error.schema.get("properties", {})
+            found.update(document.problem((*path, key), _unknown(key, known)) for key in set(error.instance) - set(known))
+        elif error.validator == "required":
+            missing = (key for key in error.validator_value if key not in error.instance)
+            found.update(document.problem((*path, key), "is missing") for key in missing)
+        else:
+            found.add(document.problem(path, _reason(error)))
+    return sorted(found)
+
+
+def _unknown(key: str, known: dict[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return "is not a known key" + (f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(known))}")
+
+
+def _reason(error: Any) -> str:
+    value, instance = error.validator_value, error.instance
+    match error.validator:
+        case "type":
+            return f"must be {_names(value)}, is {shown(instance)}"
+        case "enum":
+            return f"must be one of {', '.join(map(str, value))}; is {shown(instance)}"
+        case "pattern":
+            return f"{error.schema.get('reason', f'must match {value}')}; is {shown(instance)}"
+        case "minimum":
+            return f"must be at least {value}, is {instance}"
+        case "maximum":
+            return f"must be at most {value}, is {instance}"
+        case "exclusiveMinimum":
+            return f"must be more than {value}, is {instance}"
+        case "minLength" | "minItems" | "minProperties":
+            return "must not be empty"
+        case "maxLength":
+            return f"must not be longer than {value} characters"
+        case "maxProperties":
+            return "must have one key only"
+        case "uniqueItems":
+            return "holds the same value twice"
+    return str(error.message)
+
+
+def _names(kinds: str | list[str]) -> str:
+    names = {
+        "object": "a mapping",
+        "array": "a list",
+        "string": "text",
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+    }
+    return " or ".join(names[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short, on one line."""
+    if value is None:
+        return "empty"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:59] + "…"
