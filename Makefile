@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+# Everything is built and checked in Debian 13 systems of its own (tests/nodectl), so this machine only has to be some
+# Debian with root. Progress goes to stderr.
+
+.DEFAULT_GOAL := help
+.PHONY: help deb lint test demo bench chaos beta-matrix clean python pytest
+.DELETE_ON_ERROR:
+
+TOOLBOX := tests/nodectl toolbox
+NODE_TESTS := /usr/bin/python3 -m pytest tests/node
+install = apt-get -qq update >&2 && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install $(1) </dev/null >&2
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
+
+deb: python ## build/archy_<version>_all.deb, lintian clean
+	@echo 'make deb: building the package in Debian 13' >&2
+	@mkdir -p build
+	@$(TOOLBOX) debian/build-deb build >&2
+	@ls build/archy_*_all.deb
+
+lint: python ## linters only (make test runs them too)
+	@$(TOOLBOX) python3 -m pytest tests/unit/test_linters.py
+
+test: pytest ## linters, unit tests, and tests on booted nodes
+	@echo 'make test: linters and unit tests' >&2
+	@$(TOOLBOX) python3 -m pytest tests/unit
+	@echo 'make test: tests on booted nodes' >&2
+	@$(NODE_TESTS) -m 'sample or not (chaos or matrix)'
+
+demo: python ## boot a node, run Bitcoin and its companion on regtest, and show them
+	@tests/demo
+
+bench: python ## the generator's time against that of Quadlet alone
+	@tests/bench
+
+chaos: pytest ## do harm to nodes and see them recover; takes long
+	@$(NODE_TESTS) -m chaos
+
+beta-matrix: pytest ## every app, from installation to removal; takes long
+	@$(NODE_TESTS) -m matrix
+
+clean: ## remove what was built here; test nodes stay (tests/nodectl list)
+	@rm -rf build .mypy_cache .pytest_cache .ruff_cache
+	@find generator tests -name __pycache__ -prune -exec rm -rf {} +
+
+python:
+	@[ -x /usr/bin/python3 ] || { echo 'make: installing python3' >&2 && $(call install,python3); }
+
+pytest: python
+	@/usr/bin/python3 -c 'import pytest' 2>/dev/null || \
+		{ echo 'make: installing python3-pytest' >&2 && $(call install,python3-pytest); }
