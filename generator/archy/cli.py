@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> int:
         if options.debug:
             raise
         where = getattr(error, "filename", None) or "archy"
-        complain(CannotDo(options.what, str(where), str(error) or type(error).__name__, "run again with --debug"))
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        complain(CannotDo(options.what, str(where), why, "run again with --debug for the whole story"))
         return FAILED
 
 

@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 
-from archy import accept, catalogue, disk, installed, paths, systemd
+from archy import accept, catalogue, disk, paths, systemd
 from archy.catalogue import Entry
 from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.prepare import locked, prepare
@@ -29,6 +29,7 @@ def install(app_id: str, wait: bool) -> None:
     _check_dependencies(what, every, wanted)
     _check_ports(what, every, wanted)
     with locked("/"):
+        disk.make_directory("/", paths.APPS, 0, 0, 0o755)
         for entry in wanted:
             if not entry.installed:
                 disk.replace_link("/", f"{paths.APPS}/{entry.id}", f"{paths.CATALOGUE}/{entry.id}")
@@ -36,11 +37,15 @@ def install(app_id: str, wait: bool) -> None:
     names = [entry.id for entry in wanted]
     if prepare("/", names):
         raise CannotDo(what, "archy-prepare", "not everything could be prepared, see above", f"mend it, then: archy app {what}")
-    _systemctl(what, systemd.reload)
-    for name in names:
-        _systemctl(what, systemd.start, paths.unit(name))
-    for name in names if wait else ():
-        _await_ready(what, name)
+    _reload(what)
+    jobs = [(name, systemd.job("start", paths.unit(name))) for name in names]
+    failed = [name for name, job in jobs if wait and not _await(name, job, "starting", "ready")]
+    for name in failed:
+        for line in systemd.journal(paths.unit(name), 5):
+            say(f"  {line}")
+    if failed:
+        unit = paths.unit(failed[0])
+        raise CannotDo(what, unit, "did not start, see above; it is tried again by itself", f"systemctl status {unit}")
 
 
 def _bring_back(app_id: str) -> None:
@@ -80,32 +85,27 @@ def _check_ports(what: str, every: list[Entry], wanted: list[Entry]) -> None:
                 raise CannotDo(what, entry.id, f"wants port {port.host}/{port.protocol}, which {holder} has", f"archy app remove {holder}")
 
 
-def _systemctl(what: str, action: object, *arguments: str) -> None:
-    assert callable(action)
+def _reload(what: str) -> None:
     try:
-        action(*arguments)
+        systemd.reload()
     except subprocess.CalledProcessError as error:
-        raise CannotDo(what, "systemctl", " ".join((error.stderr or str(error)).split())) from None
+        raise CannotDo(what, "systemctl daemon-reload", " ".join(error.stderr.split())) from None
 
 
-def _await_ready(what: str, app_id: str) -> None:
-    """Wait for a start to succeed or fail. A start may take long; interrupting the wait does not interrupt it."""
-    name, since, progress = paths.unit(app_id), time.monotonic(), Progress()
+def _await(app_id: str, job: subprocess.Popen[str], doing: str, done: str) -> bool:
+    """Wait for a job, however long it takes, and say how it goes. Interrupting the wait does not interrupt the job."""
+    since, progress = time.monotonic(), Progress()
     try:
         while True:
-            unit = systemd.unit(app_id)
-            if unit is not None and unit.active == "active":
-                progress.show(f"{app_id}: ready")
-                return
-            if unit is None or unit.active == "failed" or unit.restarts or unit.sub == "auto-restart":
-                break
-            progress.show(f"{app_id}: {unit.active}", f"{time.monotonic() - since:.0f} s")
-            time.sleep(_POLL)
+            progress.show(f"{app_id}: {doing}", f"{time.monotonic() - since:.0f} s")
+            try:
+                _, said = job.communicate(timeout=_POLL)
+            except subprocess.TimeoutExpired:
+                continue
+            progress.show(f"{app_id}: {done}" if job.returncode == 0 else f"{app_id}: {' '.join(said.split())}")
+            return job.returncode == 0
     finally:
         progress.done()
-    for line in systemd.journal(name, 5):
-        say(f"  {line}")
-    raise CannotDo(what, name, f"did not start: {unit.result if unit else 'unknown'}", f"systemctl status {name}; it is tried again")
 
 
 def remove(app_id: str) -> None:
@@ -121,11 +121,13 @@ def remove(app_id: str) -> None:
         if entry.installed and entry.app and entry.id not in names and app_id in entry.app.needs:
             raise CannotDo(what, entry.id, f"needs {app_id}", f"archy app remove {entry.id}")
     for name in names:
-        _await_stopped(what, name)
+        unit = systemd.unit(name)
+        if unit and unit.loaded and not _await(name, systemd.job("stop", unit.name), "stopping", "stopped"):
+            raise CannotDo(what, unit.name, "could not be stopped, see above", f"systemctl status {unit.name}")
         with locked("/"):
             _unlink(name, known.get(name))
         say(f"{name}: removed")
-    _systemctl(what, systemd.reload)
+    _reload(what)
     for name in names:
         systemd.forget_failure(paths.unit(name))
     say(f"data and secrets are kept in {paths.HOME}")
@@ -141,24 +143,3 @@ def _unlink(app_id: str, entry: Entry | None) -> None:
     accept.forget("/", app_id)
     for leftover in (f"{paths.UNIT_CACHE}/{app_id}.json", f"{paths.PREPARED}/{app_id}.json"):
         disk.remove("/", leftover)
-
-
-def _await_stopped(what: str, app_id: str) -> None:
-    """Stop a unit and wait, however long its grace is."""
-    since, progress = time.monotonic(), Progress()
-    unit = systemd.unit(app_id)
-    if unit is None or not unit.loaded:
-        return
-    _systemctl(what, systemd.stop, paths.unit(app_id))
-    try:
-        while (unit := systemd.unit(app_id)) is not None and unit.active not in ("inactive", "failed"):
-            progress.show(f"{app_id}: stopping", f"{time.monotonic() - since:.0f} s")
-            time.sleep(_POLL)
-        progress.show(f"{app_id}: stopped")
-    finally:
-        progress.done()
-
-
-def is_removed(app_id: str) -> bool:
-    """Whether an operator's own app of that ID waits to be installed again."""
-    return installed.is_label(app_id) and os.path.isdir(f"{_REMOVED}{app_id}")

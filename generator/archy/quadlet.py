@@ -19,7 +19,7 @@ from archy.quoting import Form, quote
 
 # A static busybox makes http and tcp checks in an image that has no shell, no curl and no wget.
 BUSYBOX = "/usr/bin/busybox"
-BUSYBOX_INSIDE = "/.archy-busybox"
+BUSYBOX_INSIDE = "/.archy/busybox"  # its name must begin with busybox
 # Fixed, because bitcoin.conf's rpcallowip takes addresses only.
 SUBNETS = {SHARED_NETWORK: "10.89.0.0/24"}
 STOP_MARGIN = 15  # seconds between an app's grace and the outer deadline

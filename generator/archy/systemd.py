@@ -62,26 +62,17 @@ def unit(app_id: str) -> Unit | None:
 
 def reload() -> None:
     """Run the generators again; raises subprocess.CalledProcessError."""
-    _run("daemon-reload")
+    subprocess.run(["systemctl", "daemon-reload"], capture_output=True, text=True, check=True)
 
 
-def start(name: str) -> None:
-    """Ask for a start and return at once."""
-    _run("start", "--no-block", "--", name)
-
-
-def stop(name: str) -> None:
-    """Ask for a stop and return at once."""
-    _run("stop", "--no-block", "--", name)
+def job(verb: str, name: str) -> subprocess.Popen[str]:
+    """Begin to start or stop a unit. The process ends with the job: 0 once the unit is ready, or stopped."""
+    return subprocess.Popen(["systemctl", verb, "--", name], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def forget_failure(name: str) -> None:
     """Drop the failed state of a unit that is about to go."""
     subprocess.run(["systemctl", "reset-failed", "--", name], capture_output=True, check=False)
-
-
-def _run(*arguments: str) -> None:
-    subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
 
 
 def journal(name: str, lines: int) -> list[str]:
