@@ -65,7 +65,7 @@ def plan(subuid: str, subgid: str, passwd: str, group: str, login_defs: str, use
     elif not own_gids:
         gids = _same(own_uids, busy_gids, gid_limits) or _gap(busy_gids, gid_limits)
     if (not own_uids and uids is None) or (not own_gids and gids is None):
-        raise NoGap(f"{user}: /etc/subuid, /etc/subgid: no {COUNT} consecutive IDs are free within the limits of login.defs")
+        raise NoGap(f"{user}: /etc/subuid, /etc/subgid: no {COUNT} consecutive IDs are free within login.defs' limits")
     return Plan(uids, gids, warnings)
 
 
@@ -134,7 +134,7 @@ def _check(path: str, user: str, own: list[range], others: list[range]) -> Itera
         yield f"{user}: {path}: holds fewer than {COUNT} IDs; kept, but some images will not unpack"
     for ids in own:
         if any(_overlap(ids, other) for other in others):
-            yield f"{user}: {path}: {ids.start}-{ids.stop - 1} overlaps another user's; kept, because data may depend on it"
+            yield f"{user}: {path}: {ids.start}-{ids.stop - 1} overlaps another user's; kept, as data may depend on it"
 
 
 def _run(command: list[str]) -> None:
