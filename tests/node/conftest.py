@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Tests on booted nodes. A `Node` is a real Debian 13 system with the package installed (see tests/nodectl)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NODECTL = str(Path(__file__).resolve().parent.parent / "nodectl")
+# As the service user, with the environment that Podman wants.
+AS_USER = (
+    "cd / && exec setpriv --reuid archipelago --regid archipelago --init-groups env -i HOME=/var/lib/archipelago"
+    " PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/$(id -u archipelago)"
+    " DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/$(id -u archipelago)/bus "
+)
+
+
+class CommandFailed(Exception):
+    """A command in a node ended with another status than 0; the text has its output."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A test node by its name; every method is one call of nodectl."""
+
+    name: str
+
+    def ctl(self, verb: str, *arguments: str, timeout: float = 900) -> None:
+        """Run a verb of nodectl on this node."""
+        done = subprocess.run(
+            [NODECTL, verb, self.name, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if done.returncode:
+            raise CommandFailed(f"nodectl {verb} {self.name}: {done.returncode}\n{done.stdout}{done.stderr}")
+
+    def run(self, script: str, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in the node as root, whatever its exit status."""
+        return subprocess.run(
+            [NODECTL, "exec", self.name, "bash", "-c", script],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+
+    def out(self, script: str, stdin: str | None = None, timeout: float = 300) -> str:
+        """The output of a script that must succeed."""
+        done = self.run(script, stdin, timeout)
+        if done.returncode:
+            raise CommandFailed(f"{script}\nexit status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+    def podman(self, arguments: str, timeout: float = 120) -> str:
+        """The output of a Podman command of the service user."""
+        return self.out(f"{AS_USER} podman {arguments}", timeout=timeout)
+
+    def show(self, unit: str, name: str) -> str:
+        """One property of a unit."""
+        return self.out(f"systemctl show --property={name} --value {unit}")
+
+    def pid(self, app: str) -> int:
+        """The main PID of an app's unit."""
+        return int(self.show(f"archy-{app}", "MainPID"))
+
+    def active(self, app: str) -> str:
+        """The state of an app's unit: active, activating, inactive, failed."""
+        return self.show(f"archy-{app}", "ActiveState")
+
+    def processes(self, app: str) -> list[int]:
+        """All processes in the cgroup of an app's unit."""
+        base = "/sys/fs/cgroup/archipelago.slice/archipelago-apps.slice"
+        return [int(pid) for pid in self.out(f"cat {base}/archy-{app}.service/cgroup.procs 2>/dev/null || true").split()]
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file in the node, and the directories above it."""
+        self.out(f"mkdir -p $(dirname {path}) && cat > {path}", stdin=text)
+
+    def drop(self, app: str, manifest: str) -> None:
+        """Put an operator's own manifest in place and reload."""
+        self.write(f"/etc/archy/apps/{app}/manifest.yml", manifest)
+        self.out("systemctl daemon-reload")
+
+    def wait(self, what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until a condition holds, and fail with its name and the node's state if it does not."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                state = self.run("systemctl list-units 'archy*' --all --no-pager; journalctl -n 30 --no-pager").stdout
+                pytest.fail(f"not within {seconds:g} s: {what}\n{state}")
+            time.sleep(0.2)
+
+    def wait_active(self, *apps: str, seconds: float = 60) -> None:
+        """Wait until the units of all these apps are active."""
+        self.wait(f"{', '.join(apps)} active", lambda: all(self.active(app) == "active" for app in apps), seconds)
+
+    def bitcoin(self, arguments: str) -> str:
+        """The output of bitcoin-cli in the container."""
+        return self.podman(f"exec bitcoin-knots bitcoin-cli -datadir=/data -conf=/data/bitcoin.conf {arguments}")
+
+    def height(self) -> int:
+        """The height of the chain, asked through the companion's proxy."""
+        call = json.dumps({"method": "getblockcount", "params": []})
+        answer = self.out(f"curl -sf -H 'Content-Type: application/json' -d '{call}' http://127.0.0.1:8334/rpc")
+        result: int = json.loads(answer)["result"]
+        return result
+
+    def failed(self) -> list[str]:
+        """The units that read failed."""
+        return self.out("systemctl --failed --plain --no-legend | cut -d' ' -f1").split()
+
+
+def standin(app: str, image: str = "localhost/archy-standin:1", **values: Any) -> str:
+    """A manifest of a stand-in. `env` tells it how to behave, `health` is a health check, `extra` more keys."""
+    env = {"PORT": "8080", **values.get("env", {})}
+    lines = ["app:", f"  id: {app}", f"  name: Stand-in {app}", "  version: '1'", "  container:", f"    image: {image}"]
+    lines += ["    pull_policy: never", *(f"    {line}" for line in values.get("container", ()))]
+    lines += [f"  stop_grace_secs: {values.get('grace', 10)}"]
+    health = values.get("health", "{type: http, endpoint: 'localhost:8080', path: /health, interval: 1s}")
+    lines += [f"  health_check: {health}"] if health else []
+    if env and "standin" in image:
+        lines += ["  environment:", *(f"    - {key}={value}" for key, value in env.items())]
+    if "port" in values:
+        lines += ["  ports:", f"    - {{host: {values['port']}, container: 8080, bind: 127.0.0.1}}"]
+    return "\n".join([*lines, *(f"  {line}" for line in values.get("extra", ()))]) + "\n"
+
+
+@contextmanager
+def fresh_node(name: str) -> Iterator[Node]:
+    """A fresh node, removed afterwards unless ARCHY_KEEP_NODES is set."""
+    node = Node(f"t-{name}")
+    node.ctl("rm")
+    node.ctl("start", timeout=1800)
+    try:
+        yield node
+    finally:
+        if "ARCHY_KEEP_NODES" not in os.environ:
+            node.ctl("rm")
+
+
+@pytest.fixture(scope="module")
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A fresh node for the tests of one file."""
+    with fresh_node(request.module.__name__.removeprefix("test_").replace("_", "-")[:9]) as fresh:
+        yield fresh
