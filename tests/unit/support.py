@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""What several tests need: a node as a directory tree, a manifest, and a reader of systemd's command lines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from archy import generator, installed, manifest, model, prepare, quadlet
+
+REPO = Path(__file__).resolve().parents[2]
+QUADLET = "/usr/libexec/podman/quadlet"
+
+PASSWD = "root:x:0:0:root:/root:/bin/bash\narchipelago:x:990:989::/var/lib/archipelago:/usr/sbin/nologin\n"
+SUBUID = "somebody:100000:65536\narchipelago:231072:65536\n"
+SUBGID = "somebody:100000:65536\narchipelago:331072:65536\n"
+OWNER = quadlet.Owner(990, 989, 231072, 331072)
+
+GOOD = """\
+app:
+  id: web
+  name: Web
+  version: 1.0.0
+  container:
+    image: docker.io/library/nginx:1.26
+"""
+
+
+def app_text(app_id: str = "web", container: str = "", app: str = "") -> str:
+    """A good manifest with YAML lines added to its container (from line 7 on) and then to the app."""
+    text = GOOD.replace("id: web", f"id: {app_id}")
+    for lines, indent in ((container, " " * 4), (app, " " * 2)):
+        text += "".join(f"{indent}{line}\n" for line in lines.splitlines())
+    return text
+
+
+def app_of(container: str = "", app: str = "", beside: frozenset[str] = frozenset()) -> model.App:
+    """The checked app of `app_text`."""
+    return manifest.check(app_text("web", container, app).encode(), "manifest.yml", "web", beside)
+
+
+class Node:
+    """A directory that looks like the root of a node."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = str(root)
+        for directory in ("etc/archy/apps", "usr/share/archy", "usr/libexec/podman", "run", "var/lib"):
+            (root / directory).mkdir(parents=True)
+        for name, text in (("passwd", PASSWD), ("subuid", SUBUID), ("subgid", SUBGID)):
+            (root / "etc" / name).write_text(text)
+        for name in ("apps", "templates"):
+            shutil.copytree(REPO / name, root / "usr/share/archy" / name)
+        (root / "usr/libexec/podman/quadlet").symlink_to(QUADLET)
+
+    def path(self, path: str) -> Path:
+        """Where the node's `path` is for us."""
+        return self.root / path.lstrip("/")
+
+    def write(self, path: str, content: str | bytes) -> Path:
+        """Write a file of the node, with the directories above it."""
+        target = self.path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
+        return target
+
+    def app(self, app_id: str = "web", text: str | None = None, **beside: str) -> Path:
+        """Drop an app of the operator's own into /etc/archy/apps."""
+        for name, content in beside.items():
+            self.write(f"/etc/archy/apps/{app_id}/{name}", content)
+        return self.write(f"/etc/archy/apps/{app_id}/manifest.yml", app_text(app_id) if text is None else text)
+
+    def install(self, *app_ids: str) -> None:
+        """Install apps of the catalogue."""
+        for app_id in app_ids:
+            self.path(f"/etc/archy/apps/{app_id}").symlink_to(f"/usr/share/archy/apps/{app_id}")
+
+    def fake_quadlet(self, script: str) -> None:
+        """Put a shell script in the place of Quadlet. It may run the real one."""
+        self.path(QUADLET).unlink()
+        self.write(QUADLET, f"#!/bin/sh\n{script}\n").chmod(0o755)
+
+    def runs(self, app_id: str, populated: int = 1) -> None:
+        """Make it look as if the app had processes."""
+        cgroup = f"/sys/fs/cgroup/archipelago.slice/archipelago-apps.slice/archy-{app_id}.service"
+        self.write(f"{cgroup}/cgroup.events", f"populated {populated}\nfrozen 0\n")
+
+    def generate(self, name: str = "out") -> tuple[dict[str, str], list[str]]:
+        """Run the generator into a new directory: what it wrote, and its warnings."""
+        out = self.root / name
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        warnings = generator.generate(self.name, str(out))
+        return tree(out), warnings
+
+    def prepare(self, *app_ids: str) -> int:
+        """Run archy-prepare for the given or for all apps."""
+        return prepare.prepare(self.name, list(app_ids) or installed.ids(self.name)[0])
+
+
+def tree(directory: Path) -> dict[str, str]:
+    """All files below a directory: relative path to text, or to `-> target` for links."""
+    result = {}
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder, name)
+            found = f"-> {os.readlink(path)}" if path.is_symlink() else path.read_bytes().decode("utf-8", "backslashreplace")
+            result[str(path.relative_to(directory))] = found
+    return dict(sorted(result.items()))
+
+
+_ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "s": 32, "\\": 92, '"': 34, "'": 39}
+
+
+def systemd_words(line: str) -> list[str]:
+    """The words of a command line as systemd executes it (systemd.service(5), systemd.syntax(7)).
+
+    Independent of the code under test: quotes and C escapes, `%%` and `$$`. Any other `%` or `$` is what no value of
+    ours may come to, and raises ValueError; a word that is a variable of systemd's own (`$MAINPID`) is none of ours.
+    """
+    words: list[str] = []
+    word: list[str] | None = None
+    quote = ""
+    at = 0
+    while at < len(line):
+        char = line[at]
+        at += 1
+        if quote and char == quote:
+            quote = ""
+        elif char == "\\":
+            code, at = _unescaped(line, at)
+            word = [*(word or []), code]
+        elif quote:
+            word = [*(word or []), char]
+        elif char in "'\"":
+            quote, word = char, word or []
+        elif char in " \t":
+            if word is not None:
+                words.append("".join(word))
+            word = None
+        else:
+            word = [*(word or []), char]
+    if quote:
+        raise ValueError(f"an open {quote}: {line}")
+    words += ["".join(word)] if word is not None else []
+    return [_undoubled(_undoubled(one, "%"), "$") for one in words]
+
+
+def _unescaped(line: str, at: int) -> tuple[str, int]:
+    kind = line[at]
+    length = {"x": 2, "u": 4, "U": 8}.get(kind)
+    if length:
+        return chr(int(line[at + 1 : at + 1 + length], 16)), at + 1 + length
+    return chr(_ESCAPES[kind]), at + 1
+
+
+def _undoubled(text: str, char: str) -> str:
+    halves = text.split(char * 2)
+    if any(char in half for half in halves):
+        raise ValueError(f"a single {char}: {text}")
+    return char.join(halves)
+
+
+def exec_start(unit: str) -> list[str]:
+    """The words of `podman run ...` in a unit's ExecStart=, without the shell around it."""
+    line = next(line for line in unit.split("\n") if line.startswith("ExecStart="))
+    command = line.removeprefix("ExecStart=")
+    shell = """/bin/sh -c '"$$@" && exec systemd-notify --ready' sh """
+    assert command.startswith(shell), command
+    # %N is the unit's name, and the only specifier that is wanted.
+    return systemd_words(command.removeprefix(shell).replace("/run/archipelago/%N.cid", "CIDFILE", 1))
+
+
+def setting(unit: str, key: str) -> list[str]:
+    """The values of all lines `key=` of a unit."""
+    return [line.partition("=")[2] for line in unit.split("\n") if line.startswith(f"{key}=")]
+
+
+def options(words: list[str], name: str) -> list[str]:
+    """The values of a repeated option `--name value` or `--name=value`."""
+    spaced = [words[at + 1] for at, word in enumerate(words) if word == name]
+    return spaced + [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
+
+
+def data(text: str) -> Any:
+    """YAML text as our loader reads it."""
+    from archy.document import load
+
+    return load(text.encode(), "f").data
