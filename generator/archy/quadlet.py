@@ -143,7 +143,8 @@ def _health(check: HealthCheck) -> Iterator[Pair]:
     timeout = str(max(1, round(check.timeout)))
     command = {
         "exec": check.command,
-        "tcp": (BUSYBOX_INSIDE, "nc", "-z", "-w", timeout, "127.0.0.1", str(check.port)),
+        # Debian's nc has no -z; with -e the connection is handed to a program that ends at once.
+        "tcp": (BUSYBOX_INSIDE, "nc", "-w", timeout, "127.0.0.1", str(check.port), "-e", BUSYBOX_INSIDE, "true"),
         "http": (BUSYBOX_INSIDE, "wget", "-q", "-T", timeout, "-O", "/dev/null", f"http://127.0.0.1:{check.port}{check.path}"),
     }[check.kind]
     if check.kind != "exec":

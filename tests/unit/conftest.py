@@ -87,7 +87,7 @@ def guard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
     if request.node.get_closest_marker("programs") is None:
         monkeypatch.setattr(subprocess.Popen, "__init__", _refuse("a program"))
         monkeypatch.setattr(os, "system", _refuse("a program"))
-    _allowed = tmp_path
+    _allowed = None if request.config.getoption("--update-golden") else tmp_path
     yield
     _allowed = None
 
