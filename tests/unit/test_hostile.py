@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""A hostile manifest gets no line of its own into a unit, and takes no other app with it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from support import Node, app_text, setting
+
+pytestmark = pytest.mark.programs
+
+EVIL = "ExecStartPre=+evil"  # as root, found in $PATH
+D = "/var/lib/archipelago/evil"
+
+CRASH = "build() does not guard _text(): a ValueError of quote() ends the generator, no app gets a unit"
+LINES = "rewrite.service splits at Unicode line separators, which the schema's `line` and Quadlet let through"
+SCOPE = "ipaddress accepts any text as the scope of an IPv6 address, and PublishPort= is not quoted"
+
+
+def known(reason: str) -> pytest.MarkDecorator:
+    """A fault that is reported and not mended yet."""
+    return pytest.mark.xfail(strict=True, reason=reason)
+
+
+def named(name: str) -> str:
+    return app_text("evil").replace("name: Web", f'name: "{name}"')
+
+
+def at(place: str, text: str) -> str:
+    return app_text("evil", **{place: text})
+
+
+def in_volume(source: str, target: str = "/x", options: str = "") -> str:
+    return at("app", f'volumes:\n- {{type: bind, source: "{source}", target: "{target}"{options}}}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(named(f"x\\n{EVIL}"), id="name-newline"),
+        pytest.param(named(f"x\\u2028[Service]\\u2028{EVIL}"), id="name-u2028", marks=known(LINES)),
+        pytest.param(named(f"x\\N[Service]\\N{EVIL}"), id="name-u0085", marks=known(LINES)),
+        pytest.param(named(f"x\\P[Service]\\P{EVIL}"), id="name-u2029", marks=known(LINES)),
+        pytest.param(at("app", f'environment: ["A=x\\L[Service]\\L{EVIL}"]'), id="environment-u2028", marks=known(LINES)),
+        pytest.param(at("container", f'custom_args: ["x\\L[Service]\\L{EVIL}"]'), id="arguments-u2028", marks=known(LINES)),
+        pytest.param(in_volume(f"{D}\\L[Service]\\L{EVIL}"), id="volume-u2028", marks=known(LINES)),
+        pytest.param(
+            at("app", f'ports:\n- {{host: 8080, container: 80, bind: "fe80::1%x\\n[Service]\\n{EVIL}"}}'),
+            id="bind-scope",
+            marks=known(SCOPE),
+        ),
+        pytest.param(named("x\\\\"), id="name-ends-in-backslash", marks=known(CRASH)),
+        pytest.param(named(" "), id="name-blank", marks=known(CRASH)),
+        pytest.param(in_volume(f"{D}/a\\tb"), id="volume-tab", marks=known(CRASH)),
+        pytest.param(in_volume(D, "/data "), id="target-ends-in-space", marks=known(CRASH)),
+        pytest.param(in_volume(D, "/data\\\\"), id="target-ends-in-backslash", marks=known(CRASH)),
+        pytest.param(in_volume(D, "/data\\n", ", options: [rw]"), id="target-newline", marks=known(CRASH)),
+        pytest.param(at("container", 'network: "x\\n"'), id="network-newline", marks=known(CRASH)),
+        pytest.param(at("container", 'network_aliases: ["x\\n"]'), id="alias-newline", marks=known(CRASH)),
+        pytest.param(app_text("evil").replace("nginx:1.26", "n\\n").replace("image: ", 'image: "').replace("\\n", '\\n"'), id="image-newline", marks=known(CRASH)),
+        pytest.param(at("container", 'user: "0\\n"'), id="user-newline"),
+        pytest.param(at("app", 'security: {capabilities: ["NET_ADMIN\\n"]}'), id="capability-newline"),
+        pytest.param(at("app", 'health_check: {type: tcp, endpoint: "localhost:80", timeout: "5s\\n"}'), id="duration-newline"),
+        pytest.param(at("app", 'resources: {memory_limit: "1Gi\\n"}'), id="size-newline"),
+        pytest.param(at("app", f"ports:\n- {{host: {'9' * 5000}, container: 80}}"), id="endless-number"),
+        pytest.param(at("container", "network: x.network"), id="network-of-quadlet"),
+        pytest.param(at("app", "volumes:\n- {type: volume, source: x.volume, target: /x}"), id="volume-of-quadlet"),
+        pytest.param(app_text("evil").replace("nginx:1.26", "x.image"), id="image-of-quadlet"),
+        pytest.param("\u2028".join(["app:", "  id: evil"]), id="yaml-lines"),
+        pytest.param("\0" * 1000, id="NULs"),
+        pytest.param("", id="empty"),
+    ],
+)
+def test_no_line_of_its_own_and_no_harm_to_others(node: Node, text: str) -> None:
+    node.app("web")
+    alone, _ = node.generate("alone")
+    node.app("evil", text)
+    units, _ = node.generate()
+    assert units["archy-web.service"] == alone["archy-web.service"]
+    evil = units["archy-evil.service"]
+    assert [line for unit in units.values() for line in unit.split("\n") if line.strip() == EVIL] == []
+    assert setting(evil, "ExecStartPre") in ([], ["+/usr/libexec/archy/archy-prepare evil"])
+    assert setting(evil, "User") == ["archipelago"]
+
+
+def refused(text: str, node: Node) -> str:
+    node.app("evil", text)
+    units, warnings = node.generate()
+    (warning,) = warnings
+    assert "exit 78" in units["archy-evil.service"]
+    return warning
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (at("container", "network: x.network"), "requested Quadlet unit x.network was not found"),
+        (at("app", "volumes:\n- {type: volume, source: x.volume, target: /x}"), "x.volume was not found"),
+        (app_text("evil").replace("docker.io/library/nginx:1.26", "x.image"), "requested Quadlet image x.image was not found"),
+    ],
+    ids=["network", "volume", "image"],
+)
+@known("Quadlet is run without --no-kmsg-log: where /dev/kmsg can be written, what it complains of goes there")
+@pytest.mark.skipif(not os.access("/dev/kmsg", os.W_OK), reason="without /dev/kmsg Quadlet complains to us")
+def test_what_quadlet_refuses_is_said_in_its_words(node: Node, text: str, reason: str) -> None:
+    warning = refused(text, node)
+    assert warning.startswith("/etc/archy/apps/evil/manifest.yml: this node's Podman does not take it: ")
+    assert reason in warning
+    assert "/in/" not in warning
+
+
+@pytest.mark.xfail(strict=True, reason="_unit_stem makes one unit of two names; the file written last wins for both apps")
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        ({"container": "network: stack"}, {"container": "network: archy-stack"}, "network"),
+        (
+            {"app": "volumes:\n- {type: volume, source: d, target: /d}"},
+            {"app": "volumes:\n- {type: volume, source: archy-d, target: /d}"},
+            "volume",
+        ),
+    ],
+)
+def test_two_names_are_two_units(node: Node, one: dict[str, str], other: dict[str, str], kind: str) -> None:
+    node.app("a", app_text("a", **one))
+    node.app("b", app_text("b", **other))
+    units, _ = node.generate()
+    shared = [name for name in units if name.endswith(f"-{kind}.service") and name != "archy-net-network.service"]
+    assert len(shared) == 2
