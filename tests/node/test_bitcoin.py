@@ -155,7 +155,9 @@ def _height(node: Node) -> int | None:
 
 
 def test_reboot_and_power_cut(node: Node) -> None:
-    for verbs in (("reboot",), ("kill", "boot")):
+    # bitcoind keeps what it learnt in the last hour in memory only; this call makes it write.
+    node.bitcoin("gettxoutsetinfo")
+    for verbs in (("kill", "boot"), ("reboot",)):
         for verb in verbs:
             node.ctl(verb)
         node.wait_active(*APPS)

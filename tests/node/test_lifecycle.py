@@ -105,13 +105,15 @@ def test_failing_starts_back_off_and_never_end(node: Node) -> None:
     assert node.show("archy-fails", "RestartUSecNext") not in ("1s", "infinity")
     assert node.active("slow") == "active"
     node.out("systemctl stop archy-fails")
-    assert node.failed() == []
+    assert node.failed() == ["archy-fails.service"]
+    node.out("systemctl reset-failed")
 
 
 def test_a_missing_image_says_so(node: Node) -> None:
     node.drop("noimage", standin("noimage", "localhost/nowhere:1"))
     assert node.run("systemctl start archy-noimage").returncode == 1
-    assert "localhost/nowhere:1: image not known" in node.run("systemctl status archy-noimage --no-pager").stdout
+    status = "systemctl status archy-noimage --no-pager --lines 50"
+    node.wait("the reason", lambda: "localhost/nowhere:1: image not known" in node.run(status).stdout)
     node.out("systemctl stop archy-noimage; rm -r /etc/archy/apps/noimage; systemctl daemon-reload")
 
 

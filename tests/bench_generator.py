@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Runs in a node: `bench_generator.py APPS RUNS` prints the generator's and Quadlet's median wall times in ms, as JSON.
+
+The apps are the two shipped ones under other names. Each round runs, one after the other, Quadlet alone on the very
+Quadlet text that archy renders, the generator with a filled cache (warm: nothing changed), with an empty one (cold:
+the first run after boot), and with neither cache nor accepted versions (new: manifests that nobody checked before).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from archy import installed, manifest, paths, preparation, quadlet
+
+GENERATOR = "/usr/lib/systemd/system-generators/archy-generator"
+
+
+def install(count: int) -> list[str]:
+    """Install `count` apps, as an operator's own, and accept them."""
+    shutil.rmtree(paths.APPS)
+    shutil.rmtree(paths.ACCEPTED)
+    shutil.rmtree(paths.UNIT_CACHE, ignore_errors=True)
+    originals = sorted(Path(paths.CATALOGUE).iterdir())
+    app_ids = [f"app-{number:04d}" for number in range(count)]
+    for number, app_id in enumerate(app_ids):
+        original = originals[number % len(originals)]
+        target = Path(paths.APPS, app_id)
+        shutil.copytree(original, target)
+        text = (target / paths.MANIFEST).read_text()
+        text = re.sub(r"(?m)^  id: .*$", f"  id: {app_id}", text).replace(f"{paths.HOME}/", f"{paths.HOME}/bench/{app_id}/")
+        (target / paths.MANIFEST).write_text(text)
+    if preparation.run("/", app_ids):
+        sys.exit("the apps of the bench could not be prepared")
+    return app_ids
+
+
+def quadlet_texts(app_ids: list[str], directory: Path) -> None:
+    """Write the Quadlet text of all apps into a directory."""
+    owner = quadlet.owner_of("/")
+    for app_id in app_ids:
+        source = installed.source("/", app_id)
+        app = manifest.trusted(source.content or b"", source.path)
+        for name, text in quadlet.files(app, source.path, owner, "/").items():
+            (directory / name).write_text(text)
+
+
+def timed(command: list[str], environment: dict[str, str] | None = None) -> float:
+    """The wall time of a command that writes into a fresh directory, its last argument, in ms."""
+    with tempfile.TemporaryDirectory(dir="/run") as out:
+        start = time.perf_counter()
+        subprocess.run([*command, out], env=environment, stderr=subprocess.DEVNULL, check=True)
+        return (time.perf_counter() - start) * 1000
+
+
+def without(*directories: str) -> Callable[[], float]:
+    """The generator's time while these directories are away."""
+
+    def run() -> float:
+        for directory in directories:
+            os.rename(directory, directory + ".away")
+        try:
+            return timed([GENERATOR])
+        finally:
+            for directory in directories:
+                os.rename(directory + ".away", directory)
+
+    return run
+
+
+def main() -> None:
+    """Measure and print."""
+    count, runs = int(sys.argv[1]), int(sys.argv[2])
+    with tempfile.TemporaryDirectory(dir="/run") as texts:
+        quadlet_texts(install(count), Path(texts))
+        kinds: dict[str, Callable[[], float]] = {
+            "quadlet": lambda: timed([paths.QUADLET], {"QUADLET_UNIT_DIRS": texts}),
+            "warm": without(),
+            "cold": without(paths.UNIT_CACHE),
+            "new": without(paths.UNIT_CACHE, paths.ACCEPTED),
+        }
+        times: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for _ in range(runs + 1):
+            for kind, run in kinds.items():
+                times[kind].append(run())
+    # The first round fills the page cache and is not counted.
+    print(json.dumps({kind: statistics.median(values[1:]) for kind, values in times.items()}))
+    shutil.rmtree(paths.APPS)
+    os.mkdir(paths.APPS)
+
+
+if __name__ == "__main__":
+    main()
