@@ -103,8 +103,8 @@ class Node:
 def tree(directory: Path) -> dict[str, str]:
     """All files below a directory: relative path to text, or to `-> target` for links."""
     result = {}
-    for folder, _, names in os.walk(directory):
-        for name in names:
+    for folder, folders, names in os.walk(directory):
+        for name in [*names, *(name for name in folders if Path(folder, name).is_symlink())]:
             path = Path(folder, name)
             found = f"-> {os.readlink(path)}" if path.is_symlink() else path.read_bytes().decode("utf-8", "backslashreplace")
             result[str(path.relative_to(directory))] = found

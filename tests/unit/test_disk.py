@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: MIT
+"""Writes that a power cut, another user's link or an error cannot spoil."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import REPO
+
+from archy import disk
+from archy.steps import Directory, File, Link, Ownership, Remove, execute
+
+ME = (os.geteuid(), os.getegid())
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+NOBODY = 65534
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "root"
+    (path / "d").mkdir(parents=True)
+    return path
+
+
+def put(root: Path, path: str = "/d/f", content: bytes = b"new", mode: int = 0o640) -> None:
+    disk.replace_file(str(root), path, content, *ME, mode)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.mark.parametrize("before", [None, b"", b"old", b"longer than the new content"])
+def test_a_file_is_replaced_whole(root: Path, before: bytes | None) -> None:
+    target = root / "d/f"
+    if before is not None:
+        target.write_bytes(before)
+        target.chmod(0o777)
+        other = root / "hardlink"
+        os.link(target, other)
+    put(root)
+    assert (target.read_bytes(), mode(target), os.listdir(root / "d")) == (b"new", 0o640, ["f"])
+    if before is not None:
+        assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 3_000_000])
+def test_all_is_written(root: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, view: write(descriptor, view[:70_001]))
+    put(root, content=content)
+    assert (root / "d/f").read_bytes() == content
+
+
+class Cut(BaseException):
+    """The power goes."""
+
+
+CALLS = ["open", "write", "fchmod", "fsync", "rename", "unlink", "fstat", "close"]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Cut()], ids=["error", "cut"])
+@pytest.mark.parametrize("fail_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(4))
+def test_the_old_or_the_new_content(
+    root: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException, fail_after: bool, number: int
+) -> None:
+    """Interrupted at any system call, before or after it was carried out."""
+    target = root / "d/f"
+    target.write_bytes(b"old")
+    (root / "d/.archy-new-f").write_bytes(b"half of an earlier attempt")
+    real: Callable[..., Any] = getattr(os, call)
+    seen = 0
+
+    def failing(*args: Any, **options: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == number + 1 and not fail_after:
+            raise error
+        result = real(*args, **options)
+        if seen == number + 1:
+            raise error
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        try:
+            put(root)
+        except (OSError, Cut) as raised:
+            assert raised is error or str(raised) == "[Errno 28] No space left on device: '/d'"
+            assert target.read_bytes() in (b"old", b"new")
+        else:
+            assert seen <= number
+    put(root)
+    assert (target.read_bytes(), os.listdir(root / "d")) == (b"new", ["f"])
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_synced_before_it_is_renamed(root: Path, monkeypatch: pytest.MonkeyPatch, existing: bool) -> None:
+    done: list[str] = []
+    for name in ("write", "fchmod", "fsync", "rename"):
+        real = getattr(os, name)
+
+        def record(*args: Any, _name: str = name, _real: Any = real, **options: Any) -> Any:
+            kind = "" if _name == "rename" else " directory" if stat.S_ISDIR(os.fstat(args[0]).st_mode) else " file"
+            done.append(f"{_name}{kind}")
+            return _real(*args, **options)
+
+        monkeypatch.setattr(os, name, record)
+    if existing:
+        (root / "d/f").touch()
+    put(root)
+    assert done == ["write file", "fchmod file", "fsync file", "rename", "fsync directory"]
+
+
+@pytest.mark.programs
+def test_synced_before_it_is_renamed_as_the_kernel_sees_it(root: Path) -> None:
+    program = f"from archy import disk; disk.replace_file({str(root)!r}, '/d/f', b'new', {ME[0]}, {ME[1]}, 0o600)"
+    strace = ["strace", "-e", "trace=/^(fsync|rename.*|fchmod|write|mkdir.*)$", "-y", sys.executable, "-c", program]
+    done = subprocess.run(strace, env={"PYTHONPATH": str(REPO / "generator"), "PATH": os.defpath}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    calls = [re.match(r"(\w+)\(\d+<([^>]*)>", line) for line in done.stderr.splitlines() if str(root) in line]
+    assert [(call[1], call[2].removeprefix(str(root))) for call in calls if call] == [
+        ("write", "/d/.archy-new-f"),
+        ("fchmod", "/d/.archy-new-f"),
+        ("fsync", "/d/.archy-new-f"),
+        ("renameat", "/d"),
+        ("fsync", "/d"),
+    ]
+
+
+def test_no_one_else_reads_it_half_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, view: (modes.append(stat.S_IMODE(os.fstat(fd).st_mode)), write(fd, view))[1])
+    put(root, mode=0o644)
+    assert modes == [0o600]
+    assert mode(root / "d/f") == 0o644
+
+
+@needs_root
+@pytest.mark.parametrize("write", ["replace_file", "replace_link", "make_directory", "set_ownership", "remove"])
+def test_a_link_of_another_user_is_refused(root: Path, write: str) -> None:
+    outside = root / "outside"
+    (outside / "e").mkdir(parents=True)
+    (outside / "f").write_bytes(b"precious")
+    (root / "d/link").symlink_to("/outside")
+    os.lchown(root / "d/link", NOBODY, NOBODY)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "replace_file": (b"new", 0, 0, 0o600),
+        "replace_link": ("/x",),
+        "make_directory": (0, 0, 0o755),
+        "set_ownership": (1, 1, 0o600),
+        "remove": (),
+    }
+    path = "/d/link/new" if write == "make_directory" else "/d/link/f"
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        getattr(disk, write)(str(root), path, *arguments[write])
+    assert sorted(os.listdir(outside)) == ["e", "f"]
+    assert (outside / "f").read_bytes() == b"precious"
+    assert (outside / "f").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("target", ["/outside", "../outside", "../d/../outside"])
+def test_a_link_of_root_is_followed_within_the_root(root: Path, target: str) -> None:
+    (root / "outside").mkdir()
+    (root / "d/link").symlink_to(target)
+    put(root, "/d/link/f")
+    assert (root / "outside/f").read_bytes() == b"new"
+
+
+def test_links_in_a_circle(root: Path) -> None:
+    (root / "d/a").symlink_to("b")
+    (root / "d/b").symlink_to("a")
+    with pytest.raises(OSError, match="Too many levels of symbolic links: '/d/a'|b"):
+        put(root, "/d/a/f")
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_what_is_there_in_the_file_s_place(root: Path, kind: str) -> None:
+    target = root / "d/f"
+    (root / "precious").write_bytes(b"precious")
+    {"link": lambda: target.symlink_to("../precious"), "fifo": lambda: os.mkfifo(target), "directory": target.mkdir}[kind]()
+    if kind == "directory":
+        with pytest.raises(IsADirectoryError):
+            put(root)
+        return
+    put(root)
+    assert stat.S_ISREG(target.lstat().st_mode)
+    assert (root / "precious").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_the_owner_of_what_is_no_file_is_not_changed(root: Path, kind: str) -> None:
+    target = root / "d/f"
+    (root / "precious").write_bytes(b"precious")
+    (root / "precious").chmod(0o644)
+    {"link": lambda: target.symlink_to("../precious"), "fifo": lambda: os.mkfifo(target, 0o644), "directory": lambda: target.mkdir(0o755)}[kind]()
+    before = mode(target)
+    with pytest.raises(OSError, match=r"not a regular file|Too many levels"):
+        disk.set_ownership(str(root), "/d/f", *ME, 0o600)
+    assert (mode(target), mode(root / "precious")) == (before, 0o644)
+
+
+def test_directories_are_made_and_left(root: Path) -> None:
+    (root / "d").chmod(0o700)
+    disk.make_directory(str(root), "/d/a/b", *ME, 0o755)
+    disk.make_directory(str(root), "/d/a", *ME, 0o711)
+    assert [mode(root / name) for name in ("d", "d/a", "d/a/b")] == [0o700, 0o755, 0o755]
+
+
+@needs_root
+def test_owners(root: Path) -> None:
+    execute(
+        str(root),
+        [
+            Directory("/new/dir", 5, 6, 0o750),
+            File("/new/dir/f", b"x", 7, 8, 0o640, "missing"),
+            File("/new/dir/g", b"x", 0, 0, 0o600, "missing"),
+            Ownership("/new/dir/g", 9, 10, 0o604),
+            Link("/new/link", "dir/f"),
+            Link("/new/link", "dir/g"),
+            Remove("/new/nothing"),
+            Remove("/nowhere/nothing"),
+        ],
+    )
+    found = {name: (root / name).lstat() for name in ("new", "new/dir", "new/dir/f", "new/dir/g")}
+    assert {name: (s.st_uid, s.st_gid, stat.S_IMODE(s.st_mode)) for name, s in found.items()} == {
+        "new": (5, 6, 0o750),
+        "new/dir": (5, 6, 0o750),
+        "new/dir/f": (7, 8, 0o640),
+        "new/dir/g": (9, 10, 0o604),
+    }
+    assert os.readlink(root / "new/link") == "dir/g"
+    execute(str(root), [Remove("/new/link"), Remove("/new/link")])
+    assert sorted(os.listdir(root / "new")) == ["dir"]
+
+
+def test_no_descriptor_is_left_open(root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for path in ("/d/f", "/missing/f", "/d/f/g", "/d/x/../f"):
+        try:
+            put(root, path)
+        except OSError:
+            continue
+    (root / "d/loop").symlink_to("loop")
+    with pytest.raises(OSError, match="Too many"):
+        put(root, "/d/loop/f")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_generated_output(tmp_path: Path) -> None:
+    disk.write(str(tmp_path / "u"), "longer text\n")
+    disk.write(str(tmp_path / "u"), "ä\n")
+    disk.link("../u", str(tmp_path / "l"))
+    disk.link("../other", str(tmp_path / "l"))
+    assert ((tmp_path / "u").read_bytes(), os.readlink(tmp_path / "l")) == ("ä\n".encode(), "../u")
