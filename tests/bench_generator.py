@@ -8,6 +8,7 @@ the first run after boot), and with neither cache nor accepted versions (new: ma
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -37,9 +38,13 @@ def install(count: int) -> list[str]:
         target = Path(paths.APPS, app_id)
         shutil.copytree(original, target)
         text = (target / paths.MANIFEST).read_text()
-        text = re.sub(r"(?m)^  id: .*$", f"  id: {app_id}", text).replace(f"{paths.HOME}/", f"{paths.HOME}/bench/{app_id}/")
+        text = re.sub(r"(?m)^  id: .*$", f"  id: {app_id}", text).replace(
+            f"{paths.HOME}/", f"{paths.HOME}/bench/{app_id}/"
+        )
         (target / paths.MANIFEST).write_text(text)
-    if preparation.run("/", app_ids):
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        failed = preparation.run("/", app_ids)
+    if failed:
         sys.exit("the apps of the bench could not be prepared")
     return app_ids
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 
-from archy import disk, installed, paths
+from archy import cache, disk, installed, paths
 
 MAX_BYTES = 32 * 1024 * 1024  # of an app's folder; it is copied, into /etc
 
@@ -51,6 +51,7 @@ def store(root: str, app_id: str) -> bool:
 def forget(root: str, app_id: str) -> None:
     """Remove the last good version of an app that is not installed any more."""
     disk.remove(root, f"{paths.ACCEPTED}/{app_id}")
+    disk.remove(root, cache.text_path(app_id))
     _sweep(root, app_id, "")
 
 

@@ -1,51 +1,80 @@
 # SPDX-License-Identifier: MIT
-"""Finished units of an app, kept in /run so that a reload that changes nothing renders nothing.
+"""Work that need not be done again: finished units, and the Quadlet text of accepted manifests.
 
-An entry is found by a digest of all that the units are made from, so a stale one is never used. The generator only
-reads; `archy-prepare` writes. Fast path: no heavy imports.
+Both are bundles of named texts, found by a digest of all that they were made from, so a stale one is never used. The
+units of an app (in /run) serve the reload that changes nothing; its Quadlet text (kept with the accepted version)
+serves the boot. The generator only reads; `archy-prepare` writes. Fast path: no heavy imports, not even json.
 """
 
 import hashlib
-import json
 import os
 
 from archy import __version__, paths
 from archy.installed import Source, user_line
 
+_HEAD = "# archy bundle"
+_MARK = "\n--- "  # begins no line of a unit file
+
+
+def renderer(root: str) -> bytes:
+    """What turns manifests into Quadlet text on this node: archy, and the service user."""
+    return f"{__version__}\0".encode() + user_line(root)
+
 
 def toolchain(root: str) -> bytes:
-    """What turns manifests into units on this node: archy, Quadlet, and the service user."""
+    """What turns manifests into units: the renderer, and Quadlet."""
     try:
         status = os.stat(paths.under(root, paths.QUADLET))
         quadlet = f"{status.st_size}.{status.st_mtime_ns}"
     except OSError:
         quadlet = "none"
-    return f"{__version__}\0{quadlet}\0".encode() + user_line(root)
+    return renderer(root) + f"\0{quadlet}".encode()
 
 
-def key(tools: bytes, source: Source) -> str:
-    """The digest of everything that the units of an app depend on."""
-    digest = hashlib.sha256(tools)
-    for part in (source.content, source.accepted, "\0".join(sorted(source.beside)).encode("utf-8", "surrogateescape")):
-        digest.update(b"\0none" if part is None else b"\0%d\0" % len(part) + part)
-    return digest.hexdigest()
+def text_key(tools: bytes, source: Source) -> str:
+    """The digest of everything that the Quadlet text of an app depends on; `tools` is the `renderer`."""
+    return _digest(tools, source.id.encode(), source.content)
 
 
-def path(root: str, app_id: str) -> str:
-    """Where the entry of an app is."""
-    return paths.under(root, f"{paths.UNIT_CACHE}/{app_id}.json")
+def units_key(tools: bytes, source: Source) -> str:
+    """The digest of everything that the units of an app depend on; `tools` is the `toolchain`."""
+    beside = "\0".join(sorted(source.beside)).encode("utf-8", "surrogateescape")
+    return _digest(tools, source.content, source.accepted, beside)
 
 
-def entry(found: str, units: dict[str, str], refused: bool) -> bytes:
-    """The bytes of an entry: its key, the units by file name, and whether they only state a refusal."""
-    return json.dumps({"key": found, "units": units, "refused": refused}).encode()
+def _digest(*parts: bytes | None) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(b"none\0" if part is None else b"%d\0" % len(part) + part)
+    return total.hexdigest()
 
 
-def units(root: str, app_id: str, wanted: str) -> tuple[dict[str, str], bool] | None:
-    """The cached units of an app and whether they state a refusal, or None if there is no entry under that key."""
+def units_path(app_id: str) -> str:
+    """Where the finished units of an app are kept."""
+    return f"{paths.UNIT_CACHE}/{app_id}"
+
+
+def text_path(app_id: str) -> str:
+    """Where the Quadlet text of an app's accepted version is kept."""
+    return f"{paths.ACCEPTED}/{app_id}.quadlet"
+
+
+def pack(key: str, texts: dict[str, str]) -> bytes:
+    """The bytes of a bundle; texts end with a line end."""
+    body = "".join(f"{_MARK}{name}\n{text}" for name, text in texts.items()).encode("utf-8", "surrogateescape")
+    return f"{_HEAD} {key} {hashlib.sha256(body).hexdigest()}".encode() + body
+
+
+def unpack(root: str, path: str, key: str) -> dict[str, str] | None:
+    """The texts of the bundle at `path`; None if there is none, or it is damaged, or was made from something else."""
     try:
-        with open(path(root, app_id), "rb", 0) as file:
-            found = json.loads(file.read())
-        return (dict(found["units"]), bool(found["refused"])) if found["key"] == wanted else None
-    except (OSError, ValueError, KeyError, TypeError):
+        with open(paths.under(root, path), "rb", 0) as file:
+            content = file.read()
+    except OSError:
         return None
+    head, mark, rest = content.partition(_MARK.encode())
+    body = mark + rest
+    if head != f"{_HEAD} {key} {hashlib.sha256(body).hexdigest()}".encode():
+        return None
+    parts = body.decode("utf-8", "surrogateescape").split(_MARK)[1:]
+    return {name: text for name, _, text in (part.partition("\n") for part in parts)}

@@ -70,7 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     add("list", _list, "show all apps, installed or not, and how they are", "", reading)
-    add("validate", _validate, "check a manifest, or the folder of one, and show everything wrong with it", "PATH", reading)
+    add(
+        "validate",
+        _validate,
+        "check a manifest, or the folder of one, and show everything wrong with it",
+        "PATH",
+        reading,
+    )
     add("render", _render, "print the Quadlet text and the units of an app, and touch nothing", "APP", reading)
     one = add("install", _install, "install an app with its companions, and start them", "APP", common)
     one.add_argument("--no-wait", action="store_true", help="do not wait until the app is ready")
@@ -153,7 +159,9 @@ def _problems(folder: str, name: str) -> list[Problem]:
 def _render(options: argparse.Namespace) -> int:
     entry = catalogue.entry("/", options.app)
     if entry is None:
-        raise CannotDo("render", paths.CATALOGUE, f"there is no app {options.app}", "archy app list shows all", NO_SUCH_APP)
+        raise CannotDo(
+            "render", paths.CATALOGUE, f"there is no app {options.app}", "archy app list shows all", NO_SUCH_APP
+        )
     source = catalogue.source_at(entry.folder, entry.id, f"{paths.APPS}/{entry.id}")
     with tempfile.TemporaryDirectory(prefix="archy-") as work:
         built = build.build("/", [source], work)[source.id]

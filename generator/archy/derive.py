@@ -133,9 +133,7 @@ def network(subnet: str) -> dict[str, str]:
     return {"subnet": subnet, "gateway": str(ipaddress.ip_network(subnet)[1])}
 
 
-def content(
-    app: App, file: GeneratedFile, beside: Mapping[str, str], values: Mapping[str, str], facts: Facts
-) -> str:
+def content(app: App, file: GeneratedFile, beside: Mapping[str, str], values: Mapping[str, str], facts: Facts) -> str:
     """The text of one generated file; raises CannotDerive."""
     if file.content is not None:
         return _substitute(file.path, file.content, app, values)

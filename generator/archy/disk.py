@@ -32,6 +32,13 @@ def link(target: str, path: str) -> None:
         os.symlink(target, path)
 
 
+def remove_flat(path: str) -> None:
+    """Remove a directory that holds files only."""
+    for name in os.listdir(path):
+        os.unlink(f"{path}/{name}")
+    os.rmdir(path)
+
+
 def _all(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:

@@ -18,7 +18,9 @@ _NATIVE = ("/etc/systemd/system", "/run/systemd/system")
 def main(argv: list[str]) -> int:
     """The entry point: one to three output directories, of which the first is used."""
     if not 2 <= len(argv) <= 4:
-        print("archy-generator: wants the output directories as systemd passes them: NORMAL [EARLY LATE]", file=sys.stderr)
+        print(
+            "archy-generator: wants the output directories as systemd passes them: NORMAL [EARLY LATE]", file=sys.stderr
+        )
         return 2
     try:
         for line in generate("/", argv[1]):
@@ -48,11 +50,12 @@ def generate(root: str, out: str) -> list[str]:
     missing = []
     for app_id in app_ids:
         source = installed.source(root, app_id)
-        found = cache.units(root, app_id, cache.key(tools, source))
-        if found is None or (found[1] and app_id in active):
+        found = cache.unpack(root, cache.units_path(app_id), cache.units_key(tools, source))
+        if found is None:
             missing.append(source)
         else:
-            units.update(found[0])
+            units.update(found)
+    missing = _convert(root, missing, units, out) if missing else []
     gone = [app_id for app_id in sorted(active) if app_id not in app_ids and not _is_native(root, app_id)]
     if missing or gone:
         warnings += _build(root, missing, gone, active, units, out)
@@ -63,10 +66,27 @@ def generate(root: str, out: str) -> list[str]:
     return warnings
 
 
+def _convert(root: str, sources: list[installed.Source], units: dict[str, str], out: str) -> list[installed.Source]:
+    """Add the units of those whose Quadlet text was kept when they were accepted; returns the others."""
+    from archy.convert import convert
+
+    tools = cache.renderer(root)
+    texts = {}
+    for source in sources:
+        if installed.is_accepted(root, source):
+            text = cache.unpack(root, cache.text_path(source.id), cache.text_key(tools, source))
+            if text is not None:
+                texts[source.id] = text
+    converted, _ = convert(root, texts, out)
+    for found in converted.values():
+        units.update(found)
+    return [source for source in sources if source.id not in converted]
+
+
 def _build(
     root: str, missing: list[installed.Source], gone: list[str], active: set[str], units: dict[str, str], out: str
 ) -> list[str]:
-    """Add the units that the cache does not have; returns warnings."""
+    """Add the units of what is not known yet, is bad, or is gone but runs; returns warnings."""
     from archy import build
 
     warnings = []

@@ -7,11 +7,12 @@ finishes. Installing is a link, a reload and a start; an operator can do the sam
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import time
 
-from archy import accept, catalogue, disk, paths, systemd
+from archy import accept, cache, catalogue, disk, paths, systemd
 from archy.catalogue import Entry
 from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.prepare import locked, prepare
@@ -36,7 +37,9 @@ def install(app_id: str, wait: bool) -> None:
                 say(f"{entry.id}: installed")
     names = [entry.id for entry in wanted]
     if prepare("/", names):
-        raise CannotDo(what, "archy-prepare", "not everything could be prepared, see above", f"mend it, then: archy app {what}")
+        raise CannotDo(
+            what, "archy-prepare", "not everything could be prepared, see above", f"mend it, then: archy app {what}"
+        )
     _reload(what)
     jobs = [(name, systemd.job("start", paths.unit(name))) for name in names]
     failed = [name for name, job in jobs if wait and not _await(name, job, "starting", "ready")]
@@ -62,7 +65,9 @@ def _usable(what: str, every: list[Entry], app_id: str) -> Entry:
     if entry.app is None:
         for problem in entry.problems:
             say(str(problem))
-        raise CannotDo(what, entry.folder, "its manifest is refused, see above", f"archy app validate {entry.folder}", REFUSED)
+        raise CannotDo(
+            what, entry.folder, "its manifest is refused, see above", f"archy app validate {entry.folder}", REFUSED
+        )
     return entry
 
 
@@ -77,12 +82,19 @@ def _check_dependencies(what: str, every: list[Entry], wanted: list[Entry]) -> N
 
 def _check_ports(what: str, every: list[Entry], wanted: list[Entry]) -> None:
     ids = {entry.id for entry in wanted}
-    taken = {(p.host, p.protocol): e.id for e in every if e.installed and e.app and e.id not in ids for p in e.app.ports}
+    taken = {
+        (p.host, p.protocol): e.id for e in every if e.installed and e.app and e.id not in ids for p in e.app.ports
+    }
     for entry in wanted:
         for port in entry.app.ports if entry.app else ():
             holder = taken.get((port.host, port.protocol))
             if holder:
-                raise CannotDo(what, entry.id, f"wants port {port.host}/{port.protocol}, which {holder} has", f"archy app remove {holder}")
+                raise CannotDo(
+                    what,
+                    entry.id,
+                    f"wants port {port.host}/{port.protocol}, which {holder} has",
+                    f"archy app remove {holder}",
+                )
 
 
 def _reload(what: str) -> None:
@@ -138,8 +150,11 @@ def _unlink(app_id: str, entry: Entry | None) -> None:
     if os.path.islink(path):
         disk.remove("/", path)
     elif entry is not None and entry.installed:
-        os.rename(path, f"{_REMOVED}{app_id}")
-        say(f"{app_id}: its manifest is kept in {_REMOVED}{app_id}")
+        kept = next(
+            name for n in itertools.count() if not os.path.lexists(name := f"{_REMOVED}{app_id}{f'.{n}' if n else ''}")
+        )
+        os.rename(path, kept)
+        say(f"{app_id}: its manifest is kept in {kept}")
     accept.forget("/", app_id)
-    for leftover in (f"{paths.UNIT_CACHE}/{app_id}.json", f"{paths.PREPARED}/{app_id}.json"):
+    for leftover in (cache.units_path(app_id), f"{paths.PREPARED}/{app_id}.json"):
         disk.remove("/", leftover)

@@ -21,7 +21,9 @@ class Source:
 
     __slots__ = ("accepted", "beside", "content", "id", "path")
 
-    def __init__(self, app_id: str, path: str, content: bytes | None, beside: frozenset[str], accepted: bytes | None) -> None:
+    def __init__(
+        self, app_id: str, path: str, content: bytes | None, beside: frozenset[str], accepted: bytes | None
+    ) -> None:
         self.id = app_id
         self.path = path
         self.content = content
@@ -68,6 +70,13 @@ def source(root: str, app_id: str) -> Source:
         frozenset(tree(directory)),
         _read(f"{accepted_folder(root, app_id)}/{paths.MANIFEST}"),
     )
+
+
+def is_accepted(root: str, source: Source) -> bool:
+    """Whether the installed version of an app is the one that was accepted last, and so needs no checking."""
+    if source.content is None or source.content != source.accepted:
+        return False
+    return source.beside.issuperset(tree(accepted_folder(root, source.id)))
 
 
 def tree(directory: str, prefix: str = "") -> list[str]:

@@ -8,7 +8,6 @@ nobody has checked before (`check`); a copy of one that was accepted is only typ
 from __future__ import annotations
 
 import functools
-import ipaddress
 import json
 import os
 import re
@@ -105,6 +104,8 @@ def _twice(path: Path, values: list[Any], key: str = "") -> Iterator[tuple[Path,
 
 
 def _ports(ports: list[dict[str, Any]]) -> Iterator[tuple[Path, str]]:
+    import ipaddress
+
     yield from _twice(
         ("app", "ports"),
         [(entry["host"], entry.get("protocol", "tcp"), entry.get("bind")) for entry in ports],
@@ -142,7 +143,9 @@ def _files(container: dict[str, Any], beside: frozenset[str]) -> Iterator[tuple[
     files = container.get("generated_files", [])
     secrets = {entry["name"] for entry in container.get("generated_secrets", ())}
     at: Path = ("app", "container", "generated_files")
-    yield from _twice((*at[:-1], "generated_secrets"), [s["name"] for s in container.get("generated_secrets", ())], "name")
+    yield from _twice(
+        (*at[:-1], "generated_secrets"), [s["name"] for s in container.get("generated_secrets", ())], "name"
+    )
     yield from _twice(at, [entry["path"] for entry in files], "path")
     for index, entry in enumerate(files):
         reason = data_path_problem(entry["path"])

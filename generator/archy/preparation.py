@@ -30,7 +30,6 @@ def run(root: str, app_ids: list[str]) -> list[str]:
     for directory in (paths.ACCEPTED, paths.UNIT_CACHE):
         disk.make_directory(root, directory, os.geteuid(), os.getegid(), 0o755)
     disk.make_directory(root, paths.PREPARED, os.geteuid(), os.getegid(), 0o700)
-    tools = cache.toolchain(root)
     sources = [installed.source(root, app_id) for app_id in app_ids]
     with tempfile.TemporaryDirectory(prefix="archy-") as work:
         outcome = build.build(root, sources, work)
@@ -40,7 +39,7 @@ def run(root: str, app_ids: list[str]) -> list[str]:
         built = outcome[source.id]
         try:
             folder = _in_force(root, source, built)
-            _remember_units(root, tools, source, built)
+            _remember(root, source, built)
             if facts is None:
                 facts = Facts(quadlet.owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
             if built.app is None:
@@ -72,13 +71,20 @@ def _in_force(root: str, source: Source, built: Built) -> str:
     return installed.accepted_folder(root, source.id)
 
 
-def _remember_units(root: str, tools: bytes, source: Source, built: Built) -> None:
-    """Put the units into the generator's cache, under the key that it will look for."""
+def _remember(root: str, source: Source, built: Built) -> None:
+    """Keep the Quadlet text and the units for the generator, under the keys that it will look for.
+
+    A refusal is not kept: the generator then says again, at every reload, what is wrong.
+    """
     now = installed.source(root, source.id)
-    if now.content != source.content or now.beside != source.beside:
-        return  # edited meanwhile: the next pass sees it
-    entry = cache.entry(cache.key(tools, now), built.units, built.app is None)
-    disk.replace_file(root, f"{paths.UNIT_CACHE}/{source.id}.json", entry, os.geteuid(), os.getegid(), 0o644)
+    if now.content != source.content or now.beside != source.beside or built.app is None:
+        return
+    bundles = {cache.units_path(source.id): cache.pack(cache.units_key(cache.toolchain(root), now), built.units)}
+    if not built.problems:
+        bundles[cache.text_path(source.id)] = cache.pack(cache.text_key(cache.renderer(root), now), built.quadlet)
+    for path, content in bundles.items():
+        if _content(paths.under(root, path)) != content:
+            disk.replace_file(root, path, content, os.geteuid(), os.getegid(), 0o644)
 
 
 def _settings(root: str) -> dict[str, Any]:
@@ -119,7 +125,15 @@ def _prepare(root: str, source: Source, app: App, folder: str, facts: Facts) -> 
     _say(f"{source.id}: {step}" for step in missing)
     execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *missing])
     read = [paths.APPS, f"{paths.APPS}/{source.id}", f"{paths.ACCEPTED}/{source.id}", paths.NODE, _ACCEPTED_NODE]
-    read += ["/etc/passwd", "/etc/subuid", "/etc/subgid", f"{paths.UNIT_CACHE}/{source.id}.json", *secrets, *targets]
+    read += [
+        "/etc/passwd",
+        "/etc/subuid",
+        "/etc/subgid",
+        cache.units_path(source.id),
+        cache.text_path(source.id),
+        *secrets,
+        *targets,
+    ]
     original = installed.folder(root, source.id)
     watched = [paths.under(root, path) for path in read]
     watched += [original, *(os.path.join(original, name) for name in sorted(source.beside))]

@@ -91,7 +91,9 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
             uid=owner.uid,
         )
         if app.network != SHARED_NETWORK:
-            shared = render(root, "network.j2", name=SHARED_NETWORK, subnet=SUBNETS[SHARED_NETWORK], after=[], uid=owner.uid)
+            shared = render(
+                root, "network.j2", name=SHARED_NETWORK, subnet=SUBNETS[SHARED_NETWORK], after=[], uid=owner.uid
+            )
             result[f"{_unit_stem(SHARED_NETWORK)}.network"] = shared
     return dict(sorted(result.items()))
 
@@ -145,7 +147,16 @@ def _health(check: HealthCheck) -> Iterator[Pair]:
         "exec": check.command,
         # Debian's nc has no -z; with -e the connection is handed to a program that ends at once.
         "tcp": (BUSYBOX_INSIDE, "nc", "-w", timeout, "127.0.0.1", str(check.port), "-e", BUSYBOX_INSIDE, "true"),
-        "http": (BUSYBOX_INSIDE, "wget", "-q", "-T", timeout, "-O", "/dev/null", f"http://127.0.0.1:{check.port}{check.path}"),
+        "http": (
+            BUSYBOX_INSIDE,
+            "wget",
+            "-q",
+            "-T",
+            timeout,
+            "-O",
+            "/dev/null",
+            f"http://127.0.0.1:{check.port}{check.path}",
+        ),
     }[check.kind]
     if check.kind != "exec":
         yield "Volume", f"{BUSYBOX}:{BUSYBOX_INSIDE}:ro"
@@ -178,14 +189,16 @@ def _yes(value: bool) -> str:
 def owner_of(root: str) -> Owner:
     """The service user, from passwd and the subordinate ID files.
 
-    Read from the files and not through NSS, which may ask services that wait for systemd, which waits for the generator.
+    Read from the files, not through NSS: that may ask services that wait for systemd, which waits for the generator.
     Raises LookupError when there is no such user.
     """
     for line in _lines(root, "/etc/passwd"):
         fields = line.split(":")
         if fields[0] == paths.USER and len(fields) > 3:
             names = (paths.USER, fields[2])
-            return Owner(int(fields[2]), int(fields[3]), _first(root, "/etc/subuid", names), _first(root, "/etc/subgid", names))
+            return Owner(
+                int(fields[2]), int(fields[3]), _first(root, "/etc/subuid", names), _first(root, "/etc/subgid", names)
+            )
     raise LookupError(f"/etc/passwd has no user {paths.USER}: install the package again, or run systemd-sysusers")
 
 

@@ -67,7 +67,9 @@ def reload() -> None:
 
 def job(verb: str, name: str) -> subprocess.Popen[str]:
     """Begin to start or stop a unit. The process ends with the job: 0 once the unit is ready, or stopped."""
-    return subprocess.Popen(["systemctl", verb, "--", name], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        ["systemctl", verb, "--", name], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def forget_failure(name: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""JSON Schema errors as problems with a place and words for a person. Imports jsonschema, which is slow: import late."""
+"""JSON Schema errors as problems with a place and words. Imports jsonschema, which is slow: import it late."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def _not_supported_yet(_validator: Any, value: bool, _instance: Any, _schema: An
         yield ValidationError("is not supported yet")
 
 
-_Validator: Any = validators.extend(Draft202012Validator, {"notSupportedYet": _not_supported_yet})
+_extend: Any = validators.extend  # not typed in its stubs
+_Validator = _extend(Draft202012Validator, {"notSupportedYet": _not_supported_yet})
 
 
 def problems(document: Document, schema: dict[str, Any]) -> list[Problem]:
@@ -29,7 +30,9 @@ def problems(document: Document, schema: dict[str, Any]) -> list[Problem]:
         path: Path = tuple(error.absolute_path)
         if error.validator == "additionalProperties":
             known = error.schema.get("properties", {})
-            found.update(document.problem((*path, key), _unknown(key, known)) for key in set(error.instance) - set(known))
+            found.update(
+                document.problem((*path, key), _unknown(key, known)) for key in set(error.instance) - set(known)
+            )
         elif error.validator == "required":
             missing = (key for key in error.validator_value if key not in error.instance)
             found.update(document.problem((*path, key), "is missing") for key in missing)
@@ -40,7 +43,9 @@ def problems(document: Document, schema: dict[str, Any]) -> list[Problem]:
 
 def _unknown(key: str, known: dict[str, Any]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return "is not a known key" + (f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(known))}")
+    return "is not a known key" + (
+        f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(known))}"
+    )
 
 
 def _reason(error: Any) -> str:

@@ -81,7 +81,9 @@ class Node:
     def processes(self, app: str) -> list[int]:
         """All processes in the cgroup of an app's unit."""
         base = "/sys/fs/cgroup/archipelago.slice/archipelago-apps.slice"
-        return [int(pid) for pid in self.out(f"cat {base}/archy-{app}.service/cgroup.procs 2>/dev/null || true").split()]
+        return [
+            int(pid) for pid in self.out(f"cat {base}/archy-{app}.service/cgroup.procs 2>/dev/null || true").split()
+        ]
 
     def write(self, path: str, text: str) -> None:
         """Write a file in the node, and the directories above it."""

@@ -87,7 +87,7 @@ def test_a_tampered_file_is_right_again_before_the_next_start(node: Node) -> Non
 def test_a_new_password_reaches_the_files_at_the_next_start(node: Node) -> None:
     node.out("echo a-new-password > /var/lib/archipelago/secrets/bitcoin-rpc-password")
     node.out("systemctl restart archy-bitcoin-knots archy-bitcoin-ui")
-    assert node.out("curl -sf -u archipelago:a-new-password -d '{\"method\":\"uptime\"}' http://127.0.0.1:8332/")
+    assert node.out('curl -sf -u archipelago:a-new-password -d \'{"method":"uptime"}\' http://127.0.0.1:8332/')
     assert node.height() == BLOCKS
 
 

@@ -118,7 +118,9 @@ def test_checks_work_in_an_image_without_a_shell(node: Node) -> None:
     }.items():
         start(node, f"noshell-{app}", standin(f"noshell-{app}", "localhost/archy-noshell:1", health=check, grace=2))
         assert node.active(f"noshell-{app}") == "active"
-        assert node.run(f"timeout 9 su -s /bin/sh archipelago -c 'podman exec noshell-{app} sh -c true'").returncode != 0
+        assert (
+            node.run(f"timeout 9 su -s /bin/sh archipelago -c 'podman exec noshell-{app} sh -c true'").returncode != 0
+        )
         node.out(f"systemctl stop archy-noshell-{app}; rm -r /etc/archy/apps/noshell-{app}")
 
 
@@ -134,7 +136,9 @@ def test_named_volume_keeps_its_data(node: Node) -> None:
     extra = ["volumes:", "  - {type: volume, source: kept-data, target: /kept}"]
     start(node, "kept", standin("kept", extra=extra))
     node.podman("exec kept sh -c 'echo still here > /kept/note'")
-    node.out("systemctl restart archy-kept-data-volume archy-kept && systemctl stop archy-kept && systemctl start archy-kept")
+    node.out(
+        "systemctl restart archy-kept-data-volume archy-kept && systemctl stop archy-kept && systemctl start archy-kept"
+    )
     assert node.podman("exec kept cat /kept/note") == "still here"
     node.out("systemctl stop archy-kept; rm -r /etc/archy/apps/kept; systemctl daemon-reload")
 
