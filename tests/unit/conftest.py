@@ -59,10 +59,10 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     if event == "open" and not (isinstance(args[2], int) and args[2] & _WRITING):
         return
     path = args[_CHANGES.get(event, 0)]
+    name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
     # Descriptors, and paths relative to one, were opened under the same rule.
-    if isinstance(path, str | bytes | os.PathLike) and os.path.isabs(name := os.fsdecode(path)):
-        if not f"{name}/".startswith((f"{_allowed}/", f"{_STORAGE}/", "/dev/", "/proc/self/")):
-            raise Forbidden(f"writes outside tmp_path: {event} {name}")
+    if os.path.isabs(name) and not f"{name}/".startswith((f"{_allowed}/", f"{_STORAGE}/", "/dev/", "/proc/self/")):
+        raise Forbidden(f"writes outside tmp_path: {event} {name}")
 
 
 sys.addaudithook(_audit)

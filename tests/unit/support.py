@@ -93,7 +93,7 @@ class Node:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         warnings = generator.generate(self.name, str(out))
-        return tree(out), warnings
+        return tree(out), sorted(warnings)
 
     def prepare(self, *app_ids: str) -> int:
         """Run archy-prepare for the given or for all apps."""
@@ -106,7 +106,11 @@ def tree(directory: Path) -> dict[str, str]:
     for folder, folders, names in os.walk(directory):
         for name in [*names, *(name for name in folders if Path(folder, name).is_symlink())]:
             path = Path(folder, name)
-            found = f"-> {os.readlink(path)}" if path.is_symlink() else path.read_bytes().decode("utf-8", "backslashreplace")
+            found = (
+                f"-> {os.readlink(path)}"
+                if path.is_symlink()
+                else path.read_bytes().decode("utf-8", "backslashreplace")
+            )
             result[str(path.relative_to(directory))] = found
     return dict(sorted(result.items()))
 

@@ -49,7 +49,11 @@ def test_a_version_is_kept_whole(node: Node) -> None:
     assert accept.store(node.name, "web") is True
     assert accept.store(node.name, "web") is False
     version = os.readlink(node.path("/etc/archy/accepted/web"))
-    assert accepted(node) == {f"{version}/manifest.yml": "good 1", f"{version}/sub/deep/x.j2": "x", "web": f"-> {version}"}
+    assert accepted(node) == {
+        f"{version}/manifest.yml": "good 1",
+        f"{version}/sub/deep/x.j2": "x",
+        "web": f"-> {version}",
+    }
     assert tree(Path(installed.accepted_folder(node.name, "web"))) == {"manifest.yml": "good 1", "sub/deep/x.j2": "x"}
 
 
@@ -92,11 +96,13 @@ def test_what_a_power_cut_left_is_mended_and_swept(node: Node) -> None:
 
 @pytest.mark.parametrize("call", ["replace_file", "replace_link", "make_directory"])
 @pytest.mark.parametrize("number", range(3))
-def test_cut_short_anywhere_the_old_version_is_in_force(node: Node, monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
-    node.app("web", "good 1", **{"a": "1", "b": "1"})
+def test_cut_short_anywhere_the_old_version_is_in_force(
+    node: Node, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    node.app("web", "good 1", a="1", b="1")
     accept.store(node.name, "web")
     old = tree(node.path("/etc/archy/apps/web"))
-    node.app("web", "good 2", **{"a": "2", "b": "2"})
+    node.app("web", "good 2", a="2", b="2")
     real = getattr(disk, call)
     left = number
 
@@ -126,7 +132,10 @@ def test_forgotten(node: Node) -> None:
         node.app(app_id, "good")
         accept.store(node.name, app_id)
     accept.forget(node.name, "web")
-    assert sorted({name.rpartition("-")[0] or name for name in os.listdir(node.path("/etc/archy/accepted"))}) == [".web-ui", "web"]
+    assert sorted({name.rpartition("-")[0] or name for name in os.listdir(node.path("/etc/archy/accepted"))}) == [
+        ".web-ui",
+        "web",
+    ]
     accept.forget(node.name, "web")
     accept.forget(node.name, "nothing")
 
@@ -146,7 +155,7 @@ def test_the_whole_pass(web: Node, capsys: pytest.CaptureFixture[str]) -> None:
         f"{D}/web/once": (231076, 331077, 0o640),
         "/run/archy/prepared": (0, 0, 0o700),
         "/run/archy/prepared/web.json": (0, 0, 0o600),
-        "/run/archy/units/web.json": (0, 0, 0o644),
+        "/run/archy/units/web": (0, 0, 0o644),
     }
     found = {path: web.path(path).lstat() for path in owners}
     assert {path: (s.st_uid, s.st_gid, stat.S_IMODE(s.st_mode)) for path, s in found.items()} == owners
@@ -183,16 +192,29 @@ def put(path: str, content: str) -> Callable[[Node], object]:
     [
         (unlink(f"{D}/web/conf/derived"), f"write {D}/web/conf/derived (missing)"),
         (put(f"{D}/web/conf/derived", "edited"), f"write {D}/web/conf/derived (content differs)"),
-        (lambda node: node.path(f"{D}/web/conf/derived").chmod(0o666), f"set owner and mode of {D}/web/conf/derived to 231076:331077 0440"),
-        (lambda node: os.chown(node.path(f"{D}/web/conf/derived"), 1, 1), f"set owner and mode of {D}/web/conf/derived to 231076:331077 0440"),
-        (lambda node: node.path(f"{D}/secrets/web-password").chmod(0o644), f"set owner and mode of {D}/secrets/web-password to 0:0 0600"),
+        (
+            lambda node: node.path(f"{D}/web/conf/derived").chmod(0o666),
+            f"set owner and mode of {D}/web/conf/derived to 231076:331077 0440",
+        ),
+        (
+            lambda node: os.chown(node.path(f"{D}/web/conf/derived"), 1, 1),
+            f"set owner and mode of {D}/web/conf/derived to 231076:331077 0440",
+        ),
+        (
+            lambda node: node.path(f"{D}/secrets/web-password").chmod(0o644),
+            f"set owner and mode of {D}/secrets/web-password to 0:0 0600",
+        ),
         (put(f"{D}/secrets/web-password", "rotated\n"), f"write {D}/web/conf/derived (content differs)"),
         (put("/etc/archy/apps/web/t.j2", "other"), f"write {D}/web/conf/derived (content differs)"),
-        (lambda node: node.write("/etc/archy/node.yml", "bitcoin: {network: regtest}"), f"write {D}/web/conf/derived (content differs)"),
+        (
+            lambda node: node.write("/etc/archy/node.yml", "bitcoin: {network: regtest}"),
+            f"write {D}/web/conf/derived (content differs)",
+        ),
         (unlink(f"{D}/web/once"), f"write {D}/web/once (missing)"),
         (put(f"{D}/web/once", "edited"), None),
-        (unlink("/run/archy/units/web.json"), None),
+        (unlink("/run/archy/units/web"), None),
         (unlink("/etc/archy/accepted/web"), "accepted version 1.0.0"),
+        (unlink("/etc/archy/accepted/web.quadlet"), None),
         (lambda node: node.path(f"{D}/web").chmod(0o777), None),
     ],
 )
@@ -203,7 +225,9 @@ def test_what_differs_is_put_right_and_nothing_else(
     capsys.readouterr()
     change(web)
     assert web.prepare() == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if "accepted version" not in line or said == line[5:]]
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if "accepted version" not in line or said == line[5:]
+    ]
     assert lines == ([f"web: {said}"] if said else [])
-    assert web.path("/run/archy/units/web.json").exists()
+    assert web.path("/run/archy/units/web").exists()
     assert stamp.is_fresh(web.name, "web")

@@ -69,14 +69,18 @@ def test_every_way_to_be_wrong_has_a_case() -> None:
 OTHERS = {"is reserved for units of archy's own"}
 
 
-@pytest.mark.parametrize("app_id", ["all", "prepare", "reconcile", "a-network", "b-volume", "c-build", "d-image", "e-pod"])
+@pytest.mark.parametrize(
+    "app_id", ["all", "prepare", "reconcile", "a-network", "b-volume", "c-build", "d-image", "e-pod"]
+)
 def test_reserved_ids(app_id: str) -> None:
     problems = refusal(app_text(app_id), app_id)
     assert [str(problem) for problem in problems] == [f"{FILE}:2:3: app.id: is reserved for units of archy's own"]
 
 
 def test_all_is_told_at_once_in_the_order_of_the_file() -> None:
-    text = app_text("web", "user: root\nnetwrk: a", "stop_grace_secs: 0\nports:\n- {host: x}\nhooks: {}").replace("1.0.0", "[]")
+    text = app_text("web", "user: root\nnetwrk: a", "stop_grace_secs: 0\nports:\n- {host: x}\nhooks: {}").replace(
+        "1.0.0", "[]"
+    )
     assert [(p.line, p.column, p.key) for p in refusal(text)] == [
         (4, 3, "app.version"),
         (7, 5, "app.container.user"),
@@ -88,11 +92,15 @@ def test_all_is_told_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="what is wrong beyond the schema is told only once nothing is wrong with the schema")
+@pytest.mark.xfail(
+    strict=True, reason="what is wrong beyond the schema is told only once nothing is wrong with the schema"
+)
 @pytest.mark.parametrize(
     ("text", "keys"),
     [
-        pytest.param(app_text(app="nmae: x\nports:\n- {host: 80, container: 80}"), ["app.nmae", "app.ports[0].host"], id="rules"),
+        pytest.param(
+            app_text(app="nmae: x\nports:\n- {host: 80, container: 80}"), ["app.nmae", "app.ports[0].host"], id="rules"
+        ),
         pytest.param(app_text(app="nmae: x\nname: y"), ["app.nmae", "app.name"], id="given-twice"),
     ],
 )

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,18 +44,32 @@ def test_golden(node: Node, case: Path, request: pytest.FixtureRequest) -> None:
     assert found == tree(case / "expected")
 
 
+def verify(node: Node, units: list[str]) -> list[str]:
+    """What systemd finds wrong with units of ours, but for the one program that only the package brings."""
+    path = f"{node.path('/out')}:{REPO / 'units'}:"
+    command = ["systemd-analyze", "verify", "--man=no", *(str(node.path(f"/out/{name}")) for name in units)]
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    absent = re.compile(r"\S+: Command /usr/libexec/archy/archy-prepare is not executable: No such file or directory")
+    return [line for line in done.stderr.splitlines() if not absent.fullmatch(line)]
+
+
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case.name)
 def test_systemd_takes_every_unit(node: Node, case: Path) -> None:
     set_up(node, case)
     found, _ = node.generate()
-    units = [str(node.path(f"/out/{name}")) for name in found if "/" not in name]
-    assert units
-    path = f"{node.path('/out')}:{REPO / 'units'}:"
-    command = ["systemd-analyze", "verify", "--man=no", *units]
-    done = subprocess.run(command, env={**os.environ, "SYSTEMD_UNIT_PATH": path}, capture_output=True, text=True, check=False)
-    # The only program that the package brings.
-    absent = re.compile(r"\S+: Command /usr/libexec/archy/archy-prepare is not executable: No such file or directory")
-    assert [line for line in done.stderr.splitlines() if not absent.fullmatch(line)] == []
+    assert verify(node, [name for name in found if "/" not in name]) == []
+
+
+SPACE = pytest.mark.xfail(strict=True, reason="Quadlet writes RequiresMountsFor= with the source unquoted")
+
+
+@pytest.mark.parametrize("name", ["a'b", "100%", "a$b", "ä", pytest.param("a b", marks=SPACE)])
+def test_systemd_takes_odd_paths(node: Node, name: str) -> None:
+    volume = f'{{type: bind, source: "/var/lib/archipelago/web/{name}", target: /t}}'
+    node.app("web", app_text("web", app=f"volumes: [{volume}]"))
+    assert node.generate()[1] == []
+    assert verify(node, ["archy-web.service"]) == []
 
 
 def test_the_same_bytes_every_time(node: Node) -> None:
@@ -63,6 +78,23 @@ def test_the_same_bytes_every_time(node: Node) -> None:
         set_up(node, case)
     results = [node.generate()[0] for _ in range(10)]
     assert [result == results[0] for result in results] == [True] * 10
+
+
+@pytest.mark.xfail(
+    strict=True, reason="build() goes through a set of refused apps: warnings in another order at each run"
+)
+def test_the_same_whatever_the_order_of_sets(node: Node) -> None:
+    for name in "abcdef":
+        node.app(f"bad-{name}", "app: 1")
+    program = "import sys; from archy import generator; print(*generator.generate(*sys.argv[1:]), sep='\\n')"
+    said = set()
+    for seed in range(6):
+        (out := node.path(f"/out{seed}")).mkdir()
+        env = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(REPO / "generator"), "PATH": os.defpath}
+        command = [sys.executable, "-c", program, node.name, str(out)]
+        said.add(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+        assert tree(out) == tree(node.path("/out0"))
+    assert len(said) == 1
 
 
 def test_alone_and_together_are_the_same(node: Node) -> None:
@@ -99,7 +131,7 @@ def test_a_refused_unit_states_all_reasons(node: Node) -> None:
     assert setting(unit, "SourcePath") == [FILE]
     (command,) = setting(unit, "ExecStart")
     # Run it as systemd does, which turns %% and $$ into one.
-    shell = command.replace("%%", "%").replace("'printf \"%s\\n\" \"$$@\"", "'printf \"%s\\n\" \"$@\"").replace("$$", "\\$")
+    shell = command.replace("%%", "%").replace('\'printf "%s\\n" "$$@"', '\'printf "%s\\n" "$@"').replace("$$", "\\$")
     done = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.splitlines()) == (78, "", warnings)
 
@@ -188,7 +220,11 @@ def test_without_the_service_user(node: Node) -> None:
     found, warnings = node.generate()
     reason = "/etc/passwd has no user archipelago: install the package again, or run systemd-sysusers"
     assert warnings == [f"{FILE}: {reason}"]
-    assert sorted(found) == ["archy-all.service.wants/archy-web.service", "archy-web.service", "archy.target.wants/archy-web.service"]
+    assert sorted(found) == [
+        "archy-all.service.wants/archy-web.service",
+        "archy-web.service",
+        "archy.target.wants/archy-web.service",
+    ]
 
 
 @pytest.mark.xfail(strict=True, reason="build.leftover() raises LookupError, which the generator does not expect")

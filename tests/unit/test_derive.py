@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import OWNER, app_of
 
-from archy import derive, quadlet, secret, settings
+from archy import derive, quadlet, settings
 from archy.derive import CannotDerive, Facts, Found
 from archy.model import App
 from archy.steps import Directory, File, Ownership, Step
@@ -27,7 +27,8 @@ def filed(**fields: str) -> App:
     """An app with one generated file."""
     fields = {"path": f"{HOME}/web/file", **fields}
     entry = ", ".join(f"{key}: {value}" for key, value in fields.items())
-    return app_of(f"generated_files: [{{{entry}}}]\ngenerated_secrets: [{{name: password, kind: hex32}}]", beside=frozenset({"t.j2", "t"}))
+    secrets = "generated_secrets: [{name: password, kind: hex32}]"
+    return app_of(f"generated_files: [{{{entry}}}]\n{secrets}", beside=frozenset({"t.j2", "t"}))
 
 
 @pytest.mark.parametrize(
@@ -61,12 +62,15 @@ def test_the_classic_range_maps_to_itself() -> None:
 
 
 def test_directories() -> None:
-    volumes = [("bind", f"{HOME}/web"), ("bind", f"{HOME}/web/conf/a.conf"), ("bind", f"{HOME}/else"), ("volume", "named")]
+    volumes = [
+        ("bind", f"{HOME}/web"),
+        ("bind", f"{HOME}/web/conf/a.conf"),
+        ("bind", f"{HOME}/else"),
+        ("volume", "named"),
+    ]
     lines = [f"- {{type: {kind}, source: {source}, target: /t{n}}}" for n, (kind, source) in enumerate(volumes)]
-    app = app_of(
-        f"user: 1:1\ngenerated_files: [{{path: {HOME}/web/conf/a.conf, content: x}}, {{path: {HOME}/web/b/c, content: x}}]",
-        "volumes:\n" + "\n".join(lines),
-    )
+    files = [f"- {{path: {HOME}/web/{name}, content: x}}" for name in ("conf/a.conf", "b/c")]
+    app = app_of("\n".join(["user: 1:1", "generated_files:", *files]), "\n".join(["volumes:", *lines]))
     made = derive.directories(app, OWNER)
     assert made == [Directory(f"{HOME}/{name}", 231072, 331072, 0o750) for name in ("else", "web", "web/b", "web/conf")]
 
@@ -92,8 +96,14 @@ def test_secrets(found: dict[str, Found], steps: list[Step], values: dict[str, s
     ("found", "message"),
     [
         (Found(None, 0, 0, 0o755), f"{PASSWORD}: is not a file; the secret cannot be read"),
-        (Found(b"", 0, 0, 0o600), f"{PASSWORD}: is empty, or is not one line of text; restore it, or remove it to have a new one made"),
-        (Found(b"a\nb", 0, 0, 0o600), f"{PASSWORD}: is empty, or is not one line of text; restore it, or remove it to have a new one made"),
+        (
+            Found(b"", 0, 0, 0o600),
+            f"{PASSWORD}: is empty, or is not one line of text; restore it, or remove it to have a new one made",
+        ),
+        (
+            Found(b"a\nb", 0, 0, 0o600),
+            f"{PASSWORD}: is empty, or is not one line of text; restore it, or remove it to have a new one made",
+        ),
     ],
 )
 def test_an_unusable_secret_is_an_error_and_is_not_replaced(found: Found, message: str) -> None:
@@ -103,7 +113,7 @@ def test_an_unusable_secret_is_an_error_and_is_not_replaced(found: Found, messag
 
 
 def test_one_half_of_a_bcrypt_secret_is_an_error() -> None:
-    with pytest.raises(CannotDerive, match="password.pw: is not a file"):
+    with pytest.raises(CannotDerive, match=r"password.pw: is not a file"):
         derive.secrets(secretive("bcrypt"), {PASSWORD: RIGHT}, bytes)
     whole = {PASSWORD: RIGHT, f"{PASSWORD}.pw": Found(b"plain\n", 0, 0, 0o600)}
     assert derive.secrets(secretive("bcrypt"), whole, bytes) == ([], {"password": "s3cret", "password.pw": "plain"})
@@ -137,107 +147,6 @@ def test_drift(overwrite: bool, now: Found | None, steps: list[str]) -> None:
     assert wanted == [WANTED]
     found = {} if now is None else {WANTED.path: now}
     assert [str(step) for step in derive.drift(app, wanted, found)] == steps
-
-
-def render(text: str, template: str = "t.j2", **values: str) -> str:
-    app = filed(template=template)
-    return derive.content(app, app.files[0], {template: text}, values, FACTS)
-
-
-@pytest.mark.parametrize(
-    ("text", "made"),
-    [
-        ("{{ secret('password') }}\n", "s3cret\n"),
-        ("{{ rpcauth('u', 'password') }}", secret.rpcauth("u", "s3cret")),
-        ("{{ basic_auth('u', 'password') }}", secret.basic_auth("u", "s3cret")),
-        ("{{ node.bitcoin.network }}", "main"),
-        ("{{ network.subnet }} {{ network.gateway }}", "10.89.0.0/24 10.89.0.1"),
-        ("{{ app.id }} {{ app.name }} {{ app.version }}", "web Web 1.0.0"),
-        ("{% if 'bitcoin-knots' in installed %}yes{% endif %}", "yes"),
-        ("{% for x in [1, 2] %}\n{{ x }}\n{% endfor %}", "1\n2\n"),
-        ("<&>\"'", "<&>\"'"),
-    ],
-)
-def test_templates(text: str, made: str) -> None:
-    assert render(text, password="s3cret") == made
-
-
-def test_a_file_that_is_no_template_is_copied() -> None:
-    assert render("{{ not.a.template }} ${x}", "t") == "{{ not.a.template }} ${x}"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{{ ().__class__ }}", "t.j2: access to attribute '__class__' of 'tuple' object is unsafe."),
-        ("{{ ().__class__.__mro__[1].__subclasses__() }}", "t.j2: access to attribute '__class__' of 'tuple' object is unsafe."),
-        ("{{ secret.__globals__ }}", "t.j2: access to attribute '__globals__' of 'function' object is unsafe."),
-        ("{{ ''['__class__'] }}", "unsafe"),
-        ("{{ '{0.__class__}'.format(1) }}", "unsafe"),
-        ("{{ node.bitcoin.update({'network': 'x'}) }}", "unsafe"),
-        ("{{ ''|attr('__class__') }}", "t.j2: "),
-        ("{% include '/etc/shadow' %}", "no loader for this environment specified"),
-        ("{{ cycler() }}", "t.j2: 'cycler' is undefined"),
-        ("{{ nothing }}", "t.j2: 'nothing' is undefined"),
-        ("{{ node.nothing }}", "has no attribute 'nothing'"),
-        ("a\n{% if %}", "t.j2:2: Expected an expression, got 'end of statement block'"),
-        ("{{ secret('other') }}", "t.j2: secret other is not declared in the app's generated_secrets"),
-        ("{{ 1 / 0 }}", "t.j2: division by zero"),
-        ("{{ range(1000000) }}", "t.j2: 'range' is undefined"),
-        ("{{ secret() }}", "t.j2: "),
-        ("{{ [1][5] }}", "t.j2: "),
-    ],
-)
-def test_templates_that_are_refused(text: str, message: str) -> None:
-    with pytest.raises(CannotDerive) as error:
-        render(text, password="s3cret")
-    assert message in str(error.value)
-    assert "s3cret" not in str(error.value)
-
-
-@pytest.mark.xfail(strict=True, reason="only some exceptions of a template are caught: others end the pass for all apps", raises=Exception)
-@pytest.mark.parametrize(
-    "text", ["{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "{{ 'a' * 9999999999999 }}"]
-)
-def test_templates_that_exhaust_something_are_refused(text: str) -> None:
-    with pytest.raises(CannotDerive):
-        render(text)
-
-
-@pytest.mark.xfail(strict=True, reason="files() encodes outside of what catches a template's errors", raises=UnicodeEncodeError)
-def test_templates_that_make_no_text_are_refused() -> None:
-    app = filed(template="t.j2")
-    with pytest.raises(CannotDerive):
-        derive.files(app, {"t.j2": '{{ "\\ud800" }}'}, {}, FACTS)
-
-
-@pytest.mark.parametrize(
-    ("text", "made"),
-    [
-        ("'a={{secret:password}}'", "a=s3cret"),
-        ("'{{NETWORK_GATEWAY}}'", "10.89.0.1"),
-        ("'{{ NETWORK_GATEWAY }}'", "10.89.0.1"),
-        ("'{% raw %} {x} }}'", "{% raw %} {x} }}"),
-        ("''", ""),
-    ],
-)
-def test_placeholders(text: str, made: str) -> None:
-    app = filed(content=text)
-    assert derive.content(app, app.files[0], {}, {"password": "s3cret"}, FACTS) == made
-
-
-@pytest.mark.parametrize("text", ["{{HOST}}", "{{}}", "{{ secret }}", "{{node.bitcoin.network}}"])
-def test_unknown_placeholders(text: str) -> None:
-    app = filed(content=f"'{text}'")
-    with pytest.raises(CannotDerive) as error:
-        derive.content(app, app.files[0], {}, {"password": "s3cret"}, FACTS)
-    assert str(error.value) == f"{HOME}/web/file: unknown placeholder {text}"
-
-
-@pytest.mark.xfail(strict=True, reason="manifest._files knows neither spaces before }} nor the plain text of a bcrypt secret")
-@pytest.mark.parametrize(("kind", "text"), [("hex32", "{{ secret:password }}"), ("bcrypt", "{{secret:password.pw}}")])
-def test_declared_secrets_are_accepted(kind: str, text: str) -> None:
-    app_of(f"generated_secrets: [{{name: password, kind: {kind}}}]\ngenerated_files: [{{path: {HOME}/web/f, content: '{text}'}}]")
 
 
 def test_the_owner_of_a_file() -> None:

@@ -42,8 +42,12 @@ def in_volume(source: str, target: str = "/x", options: str = "") -> str:
         pytest.param(named(f"x\\u2028[Service]\\u2028{EVIL}"), id="name-u2028", marks=known(LINES)),
         pytest.param(named(f"x\\N[Service]\\N{EVIL}"), id="name-u0085", marks=known(LINES)),
         pytest.param(named(f"x\\P[Service]\\P{EVIL}"), id="name-u2029", marks=known(LINES)),
-        pytest.param(at("app", f'environment: ["A=x\\L[Service]\\L{EVIL}"]'), id="environment-u2028", marks=known(LINES)),
-        pytest.param(at("container", f'custom_args: ["x\\L[Service]\\L{EVIL}"]'), id="arguments-u2028", marks=known(LINES)),
+        pytest.param(
+            at("app", f'environment: ["A=x\\L[Service]\\L{EVIL}"]'), id="environment-u2028", marks=known(LINES)
+        ),
+        pytest.param(
+            at("container", f'custom_args: ["x\\L[Service]\\L{EVIL}"]'), id="arguments-u2028", marks=known(LINES)
+        ),
         pytest.param(in_volume(f"{D}\\L[Service]\\L{EVIL}"), id="volume-u2028", marks=known(LINES)),
         pytest.param(
             at("app", f'ports:\n- {{host: 8080, container: 80, bind: "fe80::1%x\\n[Service]\\n{EVIL}"}}'),
@@ -58,10 +62,16 @@ def in_volume(source: str, target: str = "/x", options: str = "") -> str:
         pytest.param(in_volume(D, "/data\\n", ", options: [rw]"), id="target-newline", marks=known(CRASH)),
         pytest.param(at("container", 'network: "x\\n"'), id="network-newline", marks=known(CRASH)),
         pytest.param(at("container", 'network_aliases: ["x\\n"]'), id="alias-newline", marks=known(CRASH)),
-        pytest.param(app_text("evil").replace("nginx:1.26", "n\\n").replace("image: ", 'image: "').replace("\\n", '\\n"'), id="image-newline", marks=known(CRASH)),
+        pytest.param(
+            app_text("evil").replace("nginx:1.26", "n\\n").replace("image: ", 'image: "').replace("\\n", '\\n"'),
+            id="image-newline",
+            marks=known(CRASH),
+        ),
         pytest.param(at("container", 'user: "0\\n"'), id="user-newline"),
         pytest.param(at("app", 'security: {capabilities: ["NET_ADMIN\\n"]}'), id="capability-newline"),
-        pytest.param(at("app", 'health_check: {type: tcp, endpoint: "localhost:80", timeout: "5s\\n"}'), id="duration-newline"),
+        pytest.param(
+            at("app", 'health_check: {type: tcp, endpoint: "localhost:80", timeout: "5s\\n"}'), id="duration-newline"
+        ),
         pytest.param(at("app", 'resources: {memory_limit: "1Gi\\n"}'), id="size-newline"),
         pytest.param(at("app", f"ports:\n- {{host: {'9' * 5000}, container: 80}}"), id="endless-number"),
         pytest.param(at("container", "network: x.network"), id="network-of-quadlet"),
@@ -97,7 +107,10 @@ def refused(text: str, node: Node) -> str:
     [
         (at("container", "network: x.network"), "requested Quadlet unit x.network was not found"),
         (at("app", "volumes:\n- {type: volume, source: x.volume, target: /x}"), "x.volume was not found"),
-        (app_text("evil").replace("docker.io/library/nginx:1.26", "x.image"), "requested Quadlet image x.image was not found"),
+        (
+            app_text("evil").replace("docker.io/library/nginx:1.26", "x.image"),
+            "requested Quadlet image x.image was not found",
+        ),
     ],
     ids=["network", "volume", "image"],
 )
@@ -110,7 +123,9 @@ def test_what_quadlet_refuses_is_said_in_its_words(node: Node, text: str, reason
     assert "/in/" not in warning
 
 
-@pytest.mark.xfail(strict=True, reason="_unit_stem makes one unit of two names; the file written last wins for both apps")
+@pytest.mark.xfail(
+    strict=True, reason="_unit_stem makes one unit of two names; the file written last wins for both apps"
+)
 @pytest.mark.parametrize(
     ("one", "other", "kind"),
     [

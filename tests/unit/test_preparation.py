@@ -43,7 +43,11 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
         (filed("content: '{{NO}}'"), {}, [f"{D}/web/f: unknown placeholder {{{{NO}}}}"]),
         (filed("template: t.j2"), {"t.j2": "{{ no }}"}, ["t.j2: 'no' is undefined"]),
         (filed("template: t.j2"), {"t.j2": "\n{% if"}, ["t.j2:2: unexpected 'end of template'"]),
-        (f"{SECRET}\n{filed('template: t.j2')}", {"t.j2": "{{ secret('q') }}"}, ["t.j2: secret q is not declared in the app's generated_secrets"]),
+        (
+            f"{SECRET}\n{filed('template: t.j2')}",
+            {"t.j2": "{{ secret('q') }}"},
+            ["t.j2: secret q is not declared in the app's generated_secrets"],
+        ),
     ],
 )
 def test_an_app_that_cannot_be_prepared(
@@ -62,7 +66,11 @@ def test_a_refused_app(neighbour: Node, capsys: pytest.CaptureFixture[str]) -> N
     neighbour.app("web", "a: 1\nb: 2")
     assert neighbour.prepare() == 1
     file = "/etc/archy/apps/web/manifest.yml"
-    keys = ["1:1: a: is not a known key; known here: app", "1:1: app: is missing", "2:1: b: is not a known key; known here: app"]
+    keys = [
+        "1:1: a: is not a known key; known here: app",
+        "1:1: app: is missing",
+        "2:1: b: is not a known key; known here: app",
+    ]
     assert said(capsys) == [f"web: not prepared: {file}:{key}" for key in keys]
     assert neighbour.path(f"{D}/zz/f").exists()
     assert not neighbour.path("/etc/archy/accepted/web").exists()
@@ -88,7 +96,9 @@ def test_the_last_good_version_stays_in_force(node: Node, capsys: pytest.Capture
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="a version is accepted before its templates are known to render: the good one is lost")
+@pytest.mark.xfail(
+    strict=True, reason="a version is accepted before its templates are known to render: the good one is lost"
+)
 def test_a_template_that_turned_bad_leaves_the_last_good_version_in_force(node: Node) -> None:
     node.app("web", app_text("web", filed("template: t.j2")), **{"t.j2": "old"})
     assert node.prepare() == 0
@@ -98,11 +108,15 @@ def test_a_template_that_turned_bad_leaves_the_last_good_version_in_force(node: 
 
 
 @pytest.mark.parametrize("content", ["", "a\nb\n", "\0"])
-def test_an_unusable_secret_stops_its_apps_only(neighbour: Node, capsys: pytest.CaptureFixture[str], content: str) -> None:
+def test_an_unusable_secret_stops_its_apps_only(
+    neighbour: Node, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
     neighbour.app("web", app_text("web", SECRET))
     secret = neighbour.write(f"{D}/secrets/p", content)
     assert neighbour.prepare() == 1
-    assert said(capsys)[-1].startswith(f"web: not prepared: {D}/secrets/p: is empty, or is not one line of text; restore it")
+    assert said(capsys)[-1].startswith(
+        f"web: not prepared: {D}/secrets/p: is empty, or is not one line of text; restore it"
+    )
     assert secret.read_text() == content
     assert neighbour.path(f"{D}/zz/f").exists()
 
@@ -121,9 +135,11 @@ def test_links_planted_by_the_service_user(neighbour: Node, capsys: pytest.Captu
     assert neighbour.path(f"{D}/zz/f").exists() == (place == "web")
 
 
-def test_a_folder_that_is_too_large(node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_too_large(
+    node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(accept, "MAX_BYTES", 1024**2)
-    node.app("web", **{"blob": "x" * 1024**2})
+    node.app("web", blob="x" * 1024**2)
     assert node.prepare() == 1
     assert said(capsys) == [f"web: not prepared: {node.path('/etc/archy/apps/web')}: holds more than 1 MiB"]
     assert not node.path("/etc/archy/accepted/web").exists()
@@ -137,7 +153,8 @@ def test_settings_that_turned_bad(node: Node, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert node.prepare() == 0
     assert capsys.readouterr().err.splitlines() == [
-        'node settings refused: /etc/archy/node.yml:1:11: bitcoin.network: must be one of main, test, testnet4, signet, regtest; is "moon"',
+        "node settings refused: /etc/archy/node.yml:1:11: bitcoin.network: "
+        'must be one of main, test, testnet4, signet, regtest; is "moon"',
         "node settings: the last good version stays in force",
     ]
     assert node.path(f"{D}/web/f").read_text() == "regtest"
@@ -160,9 +177,13 @@ def test_without_the_service_user(node: Node, capsys: pytest.CaptureFixture[str]
     assert "/etc/passwd has no user archipelago" in said(capsys)[-1]
 
 
-@pytest.mark.xfail(strict=True, reason="an error of a template that is not foreseen ends the pass for all apps", raises=RecursionError)
+@pytest.mark.xfail(
+    strict=True, reason="an error of a template that is not foreseen ends the pass for all apps", raises=RecursionError
+)
 def test_a_template_without_end_stops_its_app_only(neighbour: Node) -> None:
-    neighbour.app("web", app_text("web", filed("template: t.j2")), **{"t.j2": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"})
+    neighbour.app(
+        "web", app_text("web", filed("template: t.j2")), **{"t.j2": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"}
+    )
     assert neighbour.prepare() == 1
     assert neighbour.path(f"{D}/zz/f").exists()
 
@@ -177,7 +198,14 @@ def test_a_template_without_end_stops_its_app_only(neighbour: Node) -> None:
         (["web", "nothing"], EX_NOT_INSTALLED, "nothing: /etc/archy/apps/nothing: is not installed\n"),
     ],
 )
-def test_usage(node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], code: int, message: str) -> None:
+def test_usage(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    code: int,
+    message: str,
+) -> None:
     monkeypatch.setattr("archy.installed.ids", lambda _root: (["web"], []))
     monkeypatch.setattr("archy.prepare.prepare", lambda *_: pytest.fail("something was prepared"))
     assert prepare.main(["archy-prepare", *argv]) == code
@@ -186,5 +214,9 @@ def test_usage(node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 def test_only_one_pass_at_a_time(node: Node) -> None:
     node.app("web")
-    with prepare.locked(node.name), Path(node.path("/run/archy/lock")).open("w") as other, pytest.raises(BlockingIOError):
+    with (
+        prepare.locked(node.name),
+        Path(node.path("/run/archy/lock")).open("w") as other,
+        pytest.raises(BlockingIOError),
+    ):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,14 +8,12 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import OWNER, Node, app_of, exec_start, options, setting, systemd_words
+from support import Node, app_text, exec_start, options, setting, systemd_words
 
-from archy import build, manifest, quadlet
 from archy.quoting import Form, quote
 
 pytestmark = pytest.mark.programs
@@ -60,42 +58,38 @@ NASTY = [
 ]
 
 
-def unit_of(node: Node, app: Any) -> str:
-    """The finished unit of an app."""
-    work = node.root / "work"
-    work.mkdir(exist_ok=True)
-    texts = {"web": quadlet.files(app, "/etc/archy/apps/web/manifest.yml", OWNER, node.name)}
-    ((units, _, reason),) = build._convert(node.name, texts, str(work)).values()
-    assert reason == ""
-    return units["archy-web.service"]
+def yaml_text(text: str) -> str:
+    """Text as YAML writes it in double quotes, all but plain ASCII escaped."""
+    return '"' + "".join(char if char.isalnum() and char.isascii() else f"\\U{ord(char):08x}" for char in text) + '"'
 
 
-def arrived(node: Node, words: list[str]) -> tuple[list[str], list[str], list[str], list[Any], str]:
-    """What arrives of words as arguments, values of variables, entry point and health check."""
-    app = app_of("entrypoint: [x]\ncustom_args: [x]", "environment: [K=v]\nhealth_check: {type: exec, command: [x]}")
-    changes = {
-        "arguments": tuple(words),
-        "entrypoint": ("run", *words),
-        "environment": tuple(f"K{index}={word}" for index, word in enumerate(words)),
-        "health": manifest.health_check({"type": "exec", "command": ["check", *words]}),
-    }
-    unit = unit_of(node, build.replace(app, **changes))
-    command = exec_start(unit)
-    image = command.index(app.image)
-    variables = dict(entry.split("=", 1) for entry in options(command[:image], "--env"))
+def yaml_list(words: list[str]) -> str:
+    return f"[{', '.join(map(yaml_text, words))}]"
 
 
-    health = [json.loads(text) for text in options(command[:image], "--health-cmd")]
-    (entrypoint,) = (json.loads(text) for text in options(command[:image], "--entrypoint"))
-    return command[image + 1 :], [variables[f"K{index}"] for index in range(len(words))], entrypoint, health, unit
+def unit_of(node: Node, container: str = "", app: str = "", name: str = "Web") -> str:
+    """The finished unit of an app that is good."""
+    node.app("web", app_text("web", container, app).replace("name: Web", f"name: {yaml_text(name)}"))
+    found, warnings = node.generate()
+    assert warnings == []
+    return found["archy-web.service"]
 
 
 def check(node: Node, words: list[str]) -> None:
-    arguments, values, entrypoint, health, _ = arrived(node, words)
-    assert arguments == words
-    assert values == words
-    assert entrypoint == ["run", *words]
-    assert health == [["check", *words]]
+    """Words arrive as arguments, values of variables, entry point and health check."""
+    variables = [f"K{index}={word}" for index, word in enumerate(words)]
+    unit = unit_of(
+        node,
+        f"entrypoint: {yaml_list(['run', *words])}\ncustom_args: {yaml_list(words)}",
+        f"environment: {yaml_list(variables)}\nhealth_check: {{type: exec, command: {yaml_list(['check', *words])}}}",
+    )
+    command = exec_start(unit)
+    image = command.index("docker.io/library/nginx:1.26")
+    assert command[image + 1 :] == words
+    assert sorted(options(command[:image], "--env")) == sorted(variables)
+    assert [json.loads(text) for text in options(command[:image], "--entrypoint")] == [["run", *words]]
+    assert [json.loads(text) for text in options(command[:image], "--health-cmd")] == [["check", *words]]
+    assert [json.loads(text) for text in options(command[:image], "--health-startup-cmd")] == [["check", *words]]
 
 
 def test_nasty_words_arrive(node: Node) -> None:
@@ -108,7 +102,7 @@ def test_empty_words_arrive(node: Node) -> None:
 
 
 def test_empty_values_arrive(node: Node) -> None:
-    assert options(exec_start(unit_of(node, app_of(app="environment: [A=, B=2]"))), "--env") == ["A=", "B=2"]
+    assert options(exec_start(unit_of(node, app="environment: [A=, B=2]")), "--env") == ["A=", "B=2"]
 
 
 @pytest.mark.parametrize("char", ["\u00a0", "\u3000", "\u2003", "\u205f"])
@@ -124,7 +118,11 @@ def test_unicode_line_ends_arrive(node: Node, char: str) -> None:
 
 
 # What a manifest may hold in a word: no control characters but the tab, and nothing that the tests above await.
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"], include_characters="\t \"'\\%$"), min_size=1, max_size=30)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"], include_characters="\t \"'\\%$"),
+    min_size=1,
+    max_size=30,
+)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -133,25 +131,38 @@ def test_any_words_arrive(node: Node, words: list[str]) -> None:
     check(node, words)
 
 
+def _unescaped(match: re.Match[str]) -> str:
+    return {"t": "\t", "n": "\n"}.get(match[1], match[1])
+
+
 def shown_words(text: str) -> list[str]:
     """The words of a command line as systemd shows it: quoted for a shell, `$$` not yet expanded."""
     words = re.findall(r'"(?:[^"\\]|\\.)*"|\S+', text)
-    plain = [re.sub(r"\\(.)", lambda match: {"t": "\t", "n": "\n"}.get(match[1], match[1]), word) for word in words]
+    plain = [re.sub(r"\\(.)", _unescaped, word) for word in words]
     bare = [word[1:-1] if shown.startswith('"') else word for word, shown in zip(plain, words, strict=True)]
     return [word.replace("$$", "$") for word in bare]
 
 
 def test_our_reader_is_systemd(tmp_path: Path) -> None:
     """The reader that these tests trust reads what systemd reads, as systemd itself tells."""
-    lines = [" ".join(quote(word, Form.WORD) for word in [*NASTY, ""]), r"a%%b $$x \"x\\y\s 'single \' quote' x\x41\u00e4\t", "a''b"]
+    lines = [
+        " ".join(quote(word, Form.WORD) for word in [*NASTY, ""]),
+        r"a%%b $$x \"x\\y\s 'single \' quote' x\x41\u00e4\t",
+        "a''b",
+    ]
     text = "".join(f"ExecStart=/bin/echo {line}\n" for line in lines)
     (tmp_path / "a.service").write_text(f"[Service]\nType=oneshot\n{text}")
     # systemd refuses to test as root, and nobody else may read our directory.
     command = ["setpriv", "--reuid=65534", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     command += ["/usr/lib/systemd/systemd", "--test", "--user", "--no-pager"]
     env = {**os.environ, "XDG_RUNTIME_DIR": "/tmp", "HOME": "/tmp", "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}
-    done = subprocess.run([*command, "--unit=a.service"], env=env, capture_output=True, text=True, timeout=60, check=False)
-    told = [part.partition("\n\t\t\t")[0].partition("\n\t\t→")[0] for part in done.stdout.split("Command Line: /bin/echo ")[1:]]
+    done = subprocess.run(
+        [*command, "--unit=a.service"], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    told = [
+        part.partition("\n\t\t\t")[0].partition("\n\t\t→")[0]
+        for part in done.stdout.split("Command Line: /bin/echo ")[1:]
+    ]
     told = [part.partition("\n\t\tCPUAcc")[0] for part in told]
     assert [shown_words(part) for part in told] == [systemd_words(line) for line in lines]
     assert systemd_words(lines[0]) == [*NASTY, ""]
@@ -159,7 +170,7 @@ def test_our_reader_is_systemd(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["$x", "%n", "a $ b", "'open", "%%%"])
 def test_our_reader_refuses_what_systemd_would_expand(text: str) -> None:
-    with pytest.raises(ValueError, match="single|open"):
+    with pytest.raises(ValueError, match=r"single|open"):
         systemd_words(text)
 
 
@@ -181,7 +192,7 @@ def test_written(value: str, form: Form, written: str) -> None:
 @pytest.mark.parametrize("form", [Form.SETTING, Form.ARGUMENT])
 @pytest.mark.parametrize("value", ["", " ", " a", "a ", "a\\", "a\nb", "a\tb", "\x7f", "a\n"])
 def test_what_cannot_be_written_is_refused(value: str, form: Form) -> None:
-    with pytest.raises(ValueError, match="control character|one line"):
+    with pytest.raises(ValueError, match=r"control character|one line"):
         quote(value, form)
 
 
@@ -191,21 +202,16 @@ def test_control_characters_are_refused_in_words(value: str) -> None:
         quote(value, Form.WORD)
 
 
-@pytest.mark.parametrize("name", ["50 % off", "a $HOME ${x}", "\\x41 \\ b", '"a"', "it's", "ä ₿", "; x", "# x", "a = b", "[Service]"])
+@pytest.mark.parametrize(
+    "name", ["50 % off", "a $HOME ${x}", "\\x41 \\ b", '"a"', "it's", "ä ₿", "; x", "# x", "a = b", "[Service]"]
+)
 def test_the_name_is_the_description(node: Node, name: str) -> None:
-    unit = unit_of(node, build.replace(app_of(), name=name))
+    unit = unit_of(node, name=name)
     assert setting(unit, "Description") == [name.replace("%", "%%")]
 
 
 @pytest.mark.parametrize("name", ["my data", "100%", "a$b", "a'b", 'a"b', "ä", "a\\b", "#a", "[a]"])
 def test_volumes_arrive(node: Node, name: str) -> None:
     source = f"/var/lib/archipelago/web/{name}"
-    unit = unit_of(node, app_of(app=f"volumes:\n- type: bind\n  source: {json_text(source)}\n  target: {json_text(f'/{name}')}"))
-    assert options(exec_start(unit), "-v") == [f"{source}:/{name}"]
-
-
-def json_text(text: str) -> str:
-    """Text as YAML writes it in double quotes."""
-
-
-    return json.dumps(text)
+    volume = f"{{type: bind, source: {yaml_text(source)}, target: {yaml_text(f'/{name}')}}}"
+    assert options(exec_start(unit_of(node, app=f"volumes: [{volume}]")), "-v") == [f"{source}:/{name}"]

@@ -46,15 +46,24 @@ def test_bcrypt() -> None:
 
 @pytest.mark.parametrize(
     ("content", "value"),
-    [(b"abc", "abc"), (b"abc\n", "abc"), (b"abc\r\n", "abc"), (b"a b \n", "a b "), ("ä₿\n".encode(), "ä₿"), (b"\n\nabc\n\n", "abc")],
+    [
+        (b"abc", "abc"),
+        (b"abc\n", "abc"),
+        (b"abc\r\n", "abc"),
+        (b"a b \n", "a b "),
+        ("ä₿\n".encode(), "ä₿"),
+        (b"\n\nabc\n\n", "abc"),
+    ],
 )
 def test_value(content: bytes, value: str) -> None:
     assert secret.value(content) == value
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n", b"a\nb\n", b"a\tb", b"a\0", b"\x1b[31m", b"\xff", "a\u2028b".encode()])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"\r\n", b"a\nb\n", b"a\tb", b"a\0", b"\x1b[31m", b"\xff", "a\u2028b".encode()]
+)
 def test_no_value(content: bytes) -> None:
-    with pytest.raises(ValueError, match="is empty, or is not one line of text|codec can't decode"):
+    with pytest.raises(ValueError, match=r"is empty, or is not one line of text|codec can't decode"):
         secret.value(content)
 
 
@@ -75,7 +84,10 @@ def test_the_reference_is_right() -> None:
     )
 
 
-@given(user=st.from_regex(r"[a-z]{1,12}", fullmatch=True), password=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@given(
+    user=st.from_regex(r"[a-z]{1,12}", fullmatch=True),
+    password=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+)
 def test_rpcauth(user: str, password: str) -> None:
     line = secret.rpcauth(user, password)
     match = re.fullmatch(r"([a-z]+):([0-9a-f]{32})\$([0-9a-f]{64})", line)
@@ -86,7 +98,9 @@ def test_rpcauth(user: str, password: str) -> None:
 
 
 def test_salts_differ() -> None:
-    salts = {secret.rpcauth(user, password).split(":")[1].split("$")[0] for user in ("a", "b") for password in ("x", "y")}
+    salts = {
+        secret.rpcauth(user, password).split(":")[1].split("$")[0] for user in ("a", "b") for password in ("x", "y")
+    }
     assert len(salts) == 4
 
 

@@ -56,18 +56,28 @@ def test_settings(content: bytes | None, wanted: dict[str, Any]) -> None:
         (b"bitcoin: {}\nbitcoin: {}\n", ["2:1: bitcoin: is given twice, first in line 1"]),
         (b"bitcoin: {network: \xff}", ["1:20: is not UTF-8 text"]),
         (b"bitcoin: [", ["2:1: is not valid YAML: while parsing a flow node did not find expected node content"]),
-        (b"\tbitcoin: {}", ["1:1: is not valid YAML: while scanning for the next token found character that cannot start any token"]),
-        (b"bitcoin: !!python/name:os.system {}", ["1:10: bitcoin: the tag tag:yaml.org,2002:python/name:os.system is not allowed here"]),
+        (
+            b"\tbitcoin: {}",
+            ["1:1: is not valid YAML: while scanning for the next token found character that cannot start any token"],
+        ),
+        (
+            b"bitcoin: !!python/name:os.system {}",
+            ["1:10: bitcoin: the tag tag:yaml.org,2002:python/name:os.system is not allowed here"],
+        ),
     ],
 )
 def test_refused(content: bytes, messages: list[str]) -> None:
     with pytest.raises(Refused) as refused:
         settings.parse(content)
-    assert [str(problem) for problem in refused.value.problems] == [f"/etc/archy/node.yml:{message}" for message in messages]
+    assert [str(problem) for problem in refused.value.problems] == [
+        f"/etc/archy/node.yml:{message}" for message in messages
+    ]
 
 
 @pytest.mark.parametrize("content", [b"# only a comment\n", b"---\n", b"~\n"])
-@pytest.mark.xfail(strict=True, reason="a file with nothing but comments says nothing, and could be taken as such", raises=Refused)
+@pytest.mark.xfail(
+    strict=True, reason="a file with nothing but comments says nothing, and could be taken as such", raises=Refused
+)
 def test_a_file_that_says_nothing_is_as_good_as_none(content: bytes) -> None:
     assert settings.parse(content) == DEFAULTS
 

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Files from templates and placeholders: what they may know, and that they can do nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from support import OWNER, app_of
+
+from archy import derive, secret, settings
+from archy.derive import CannotDerive, Facts
+from archy.model import App
+
+FACTS = Facts(OWNER, settings.parse(None), frozenset({"web", "bitcoin-knots"}))
+HOME = "/var/lib/archipelago"
+
+
+def filed(**fields: str) -> App:
+    """An app with one generated file."""
+    fields = {"path": f"{HOME}/web/file", **fields}
+    entry = ", ".join(f"{key}: {value}" for key, value in fields.items())
+    secrets = "generated_secrets: [{name: password, kind: hex32}]"
+    return app_of(f"generated_files: [{{{entry}}}]\n{secrets}", beside=frozenset({"t.j2", "t"}))
+
+
+def render(text: str, template: str = "t.j2", **values: str) -> str:
+    app = filed(template=template)
+    return derive.content(app, app.files[0], {template: text}, values, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("{{ secret('password') }}\n", "s3cret\n"),
+        ("{{ rpcauth('u', 'password') }}", secret.rpcauth("u", "s3cret")),
+        ("{{ basic_auth('u', 'password') }}", secret.basic_auth("u", "s3cret")),
+        ("{{ node.bitcoin.network }}", "main"),
+        ("{{ network.subnet }} {{ network.gateway }}", "10.89.0.0/24 10.89.0.1"),
+        ("{{ app.id }} {{ app.name }} {{ app.version }}", "web Web 1.0.0"),
+        ("{% if 'bitcoin-knots' in installed %}yes{% endif %}", "yes"),
+        ("{% for x in [1, 2] %}\n{{ x }}\n{% endfor %}", "1\n2\n"),
+        ("<&>\"'", "<&>\"'"),
+    ],
+)
+def test_templates(text: str, made: str) -> None:
+    assert render(text, password="s3cret") == made
+
+
+def test_a_file_that_is_no_template_is_copied() -> None:
+    assert render("{{ not.a.template }} ${x}", "t") == "{{ not.a.template }} ${x}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ ().__class__ }}", "t.j2: access to attribute '__class__' of 'tuple' object is unsafe."),
+        (
+            "{{ ().__class__.__mro__[1].__subclasses__() }}",
+            "t.j2: access to attribute '__class__' of 'tuple' object is unsafe.",
+        ),
+        ("{{ secret.__globals__ }}", "t.j2: access to attribute '__globals__' of 'function' object is unsafe."),
+        ("{{ ''['__class__'] }}", "unsafe"),
+        ("{{ '{0.__class__}'.format(1) }}", "unsafe"),
+        ("{{ node.bitcoin.update({'network': 'x'}) }}", "unsafe"),
+        ("{{ ''|attr('__class__') }}", "t.j2: "),
+        ("{% include '/etc/shadow' %}", "no loader for this environment specified"),
+        ("{{ cycler() }}", "t.j2: 'cycler' is undefined"),
+        ("{{ nothing }}", "t.j2: 'nothing' is undefined"),
+        ("{{ node.nothing }}", "has no attribute 'nothing'"),
+        ("a\n{% if %}", "t.j2:2: Expected an expression, got 'end of statement block'"),
+        ("{{ secret('other') }}", "t.j2: secret other is not declared in the app's generated_secrets"),
+        ("{{ 1 / 0 }}", "t.j2: division by zero"),
+        ("{{ range(1000000) }}", "t.j2: 'range' is undefined"),
+        ("{{ secret() }}", "t.j2: "),
+        ("{{ [1][5] }}", "t.j2: "),
+    ],
+)
+def test_templates_that_are_refused(text: str, message: str) -> None:
+    with pytest.raises(CannotDerive) as error:
+        render(text, password="s3cret")
+    assert message in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="only some exceptions of a template are caught: others end the pass for all apps",
+    raises=Exception,
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{{ 'a' * 9999999999999 }}",
+    ],
+)
+def test_templates_that_exhaust_something_are_refused(text: str) -> None:
+    with pytest.raises(CannotDerive):
+        render(text)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="files() encodes outside of what catches a template's errors", raises=UnicodeEncodeError
+)
+def test_templates_that_make_no_text_are_refused() -> None:
+    app = filed(template="t.j2")
+    with pytest.raises(CannotDerive):
+        derive.files(app, {"t.j2": '{{ "\\ud800" }}'}, {}, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("'a={{secret:password}}'", "a=s3cret"),
+        ("'{{NETWORK_GATEWAY}}'", "10.89.0.1"),
+        ("'{{ NETWORK_GATEWAY }}'", "10.89.0.1"),
+        ("'{% raw %} {x} }}'", "{% raw %} {x} }}"),
+        ("''", ""),
+    ],
+)
+def test_placeholders(text: str, made: str) -> None:
+    app = filed(content=text)
+    assert derive.content(app, app.files[0], {}, {"password": "s3cret"}, FACTS) == made
+
+
+@pytest.mark.parametrize("text", ["{{HOST}}", "{{}}", "{{ secret }}", "{{node.bitcoin.network}}"])
+def test_unknown_placeholders(text: str) -> None:
+    app = filed(content=f"'{text}'")
+    with pytest.raises(CannotDerive) as error:
+        derive.content(app, app.files[0], {}, {"password": "s3cret"}, FACTS)
+    assert str(error.value) == f"{HOME}/web/file: unknown placeholder {text}"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="manifest._files knows neither spaces before }} nor the plain text of a bcrypt secret"
+)
+@pytest.mark.parametrize(("kind", "text"), [("hex32", "{{ secret:password }}"), ("bcrypt", "{{secret:password.pw}}")])
+def test_declared_secrets_are_accepted(kind: str, text: str) -> None:
+    secrets = f"generated_secrets: [{{name: password, kind: {kind}}}]"
+    app_of(f"{secrets}\ngenerated_files: [{{path: {HOME}/web/f, content: '{text}'}}]")
