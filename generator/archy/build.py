@@ -56,11 +56,14 @@ def last_good(source: Source) -> App | None:
         return None
 
 
-def build(root: str, sources: Iterable[Source], work: str) -> dict[str, Built]:
-    """The units of all `sources`, by app. `work` is a directory that temporary files may be written to."""
+def build(root: str, sources: Iterable[Source], work: str, owner: quadlet.Owner | None = None) -> dict[str, Built]:
+    """The units of all `sources`, by app, for the node's service user or for `owner`.
+
+    `work` is a directory that temporary files may be written to.
+    """
     todo = {source.id: source for source in sources}
     try:
-        owner = quadlet.owner_of(root)
+        owner = owner or quadlet.owner_of(root)
     except LookupError as error:
         return {s.id: _refused(root, s, (Problem(s.path, 0, 0, "", str(error)),)) for s in todo.values()}
     models = {app_id: model(root, source) for app_id, source in todo.items()}
@@ -70,9 +73,10 @@ def build(root: str, sources: Iterable[Source], work: str) -> dict[str, Built]:
     if problems:
         fallback = {app_id: app for app_id in problems if (app := last_good(todo[app_id])) is not None}
         result |= _convert(root, todo, fallback, problems, owner, work)
-    for app_id in todo.keys() - result.keys():
-        result[app_id] = _refused(root, todo[app_id], problems[app_id])
-    return result
+    return {
+        app_id: result[app_id] if app_id in result else _refused(root, source, problems[app_id])
+        for app_id, source in todo.items()
+    }
 
 
 def _convert(
@@ -85,17 +89,22 @@ def _convert(
 ) -> dict[str, Built]:
     """Convert `apps`. One that this node's Podman does not take is left out and added to `problems`."""
     texts: dict[str, Texts] = {}
+    reasons: dict[str, str] = {}
     for app_id, app in apps.items():
         said = problems.get(app_id, ())
         note = one_line(f"(last good version: {said[0]})") if said else ""
         # The folder's name decides what the unit is called, whatever an old version of archy accepted.
-        texts[app_id] = quadlet.files(replace(app, id=app_id), sources[app_id].path, owner, root, note)
-    units, reasons = convert(root, texts, work)
+        try:
+            texts[app_id] = quadlet.files(replace(app, id=app_id), sources[app_id].path, owner, root, note)
+        except Exception as error:  # a fault of ours must not take other apps down with it
+            reasons[app_id] = f"cannot be written as Quadlet text: {error}"
+    units, complaints = convert(root, texts, work)
+    reasons |= {app_id: f"this node's Podman does not take it: {said}" for app_id, said in complaints.items()}
     result = {
         app_id: Built(found, problems.get(app_id, ()), apps[app_id], texts[app_id]) for app_id, found in units.items()
     }
     for app_id, reason in reasons.items():
-        refusal = Problem(sources[app_id].path, 0, 0, "", f"this node's Podman does not take it: {reason}")
+        refusal = Problem(sources[app_id].path, 0, 0, "", reason)
         problems.setdefault(app_id, (refusal,))
     return result
 

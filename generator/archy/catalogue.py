@@ -35,18 +35,19 @@ def entry(root: str, app_id: str) -> Entry | None:
         app, problems = build.model(root, source)
         origin = "own" if os.path.realpath(installed.folder(root, app_id)) != os.path.realpath(shelf) else "catalogue"
         return Entry(app_id, installed.folder(root, app_id), origin, True, app, problems)
-    app, problems = build.model(root, source_at(shelf, app_id, f"{paths.CATALOGUE}/{app_id}"))
+    app, problems = build.model(root, source_at(shelf, f"{paths.CATALOGUE}/{app_id}"))
     return Entry(app_id, shelf, "catalogue", False, app, problems)
 
 
-def source_at(folder: str, app_id: str, name: str) -> Source:
-    """An app that lies anywhere, installed or not. `name` is the folder as messages give it."""
+def source_at(folder: str, name: str) -> Source:
+    """An app that lies anywhere, installed or not. Its ID is the folder's name; `name` is the folder in messages."""
     manifest = os.path.join(folder, paths.MANIFEST)
     try:
         with open(manifest, "rb") as file:
             content: bytes | None = file.read()
     except OSError:
         content = None
+    app_id = os.path.basename(folder)
     return Source(app_id, os.path.join(name, paths.MANIFEST), content, frozenset(installed.tree(folder)), None)
 
 

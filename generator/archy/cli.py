@@ -11,13 +11,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from archy import __version__, build, catalogue, derive, install, paths, quadlet, settings, systemd
+from archy import __version__, build, catalogue, derive, install, manifest, paths, quadlet, settings, systemd
+from archy.installed import Source
 from archy.output import FAILED, NO_SUCH_APP, NOT_PERMITTED, OK, REFUSED, USAGE, CannotDo, complain, emit, say, table
 from archy.problem import Problem, Refused
 
 _EXITS = """exit codes:
   0  done          1  it failed          2  wrong usage
   3  a manifest or setting was refused   4  no such app   5  not permitted"""
+
+
+# For a look at an app on a machine that is no node.
+_SAMPLE_OWNER = quadlet.Owner(uid=999, gid=999, subuid=100000, subgid=100000)
 
 
 def main(arguments: list[str]) -> int:
@@ -77,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         "PATH",
         reading,
     )
-    add("render", _render, "print the Quadlet text and the units of an app, and touch nothing", "APP", reading)
+    add(
+        "render",
+        _render,
+        "print the Quadlet text and the units of an app (an ID, or a path with a /), and touch nothing",
+        "APP",
+        reading,
+    )
     one = add("install", _install, "install an app with its companions, and start them", "APP", common)
     one.add_argument("--no-wait", action="store_true", help="do not wait until the app is ready")
     add("remove", _remove, "stop and remove an app with its companions; data and secrets stay", "APP", common)
@@ -117,59 +128,82 @@ def _as_data(problem: Problem) -> dict[str, Any]:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    folder = options.path
-    if not os.path.isdir(folder):
-        folder, name = os.path.split(folder)
-        if name != paths.MANIFEST or not os.path.isfile(options.path):
-            why = f"is not a folder with a {paths.MANIFEST}"
-            raise CannotDo("validate", options.path, why, "give the folder, or the manifest in it", USAGE)
-    problems = _problems(os.path.abspath(folder), folder or ".")
+    source = _source_at("validate", options.path)
+    problems, notes = _problems(source)
     if options.json:
-        emit({"path": options.path, "ok": not problems, "problems": [_as_data(problem) for problem in problems]})
+        found = [_as_data(problem) for problem in problems]
+        emit({"path": options.path, "ok": not problems, "problems": found, "notes": notes})
     else:
-        for problem in problems:
-            print(problem)
+        for line in (*problems, *(f"note: {note}" for note in notes)):
+            print(line)
         if not problems:
             print(f"{options.path}: ok")
     return REFUSED if problems else OK
 
 
-def _problems(folder: str, name: str) -> list[Problem]:
-    """Everything wrong with an app: its manifest, what this node's Podman says to it, and its templates."""
-    source = catalogue.source_at(folder, os.path.basename(folder), name)
+def _source_at(what: str, path: str) -> Source:
+    """The app in a folder, or of a manifest, that lies anywhere."""
+    folder = path
+    if not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+        if name != paths.MANIFEST or not os.path.isfile(path):
+            why = f"is not a folder with a {paths.MANIFEST}"
+            raise CannotDo(what, path, why, "give the folder, or the manifest in it", USAGE)
+    return catalogue.source_at(os.path.abspath(folder), folder or ".")
+
+
+def _built(source: Source) -> build.Built:
+    """The units of an app that need not be installed, on a machine that need not be a node."""
+    try:
+        owner = quadlet.owner_of("/")
+    except LookupError:
+        owner = _SAMPLE_OWNER
     with tempfile.TemporaryDirectory(prefix="archy-") as work:
-        built = build.build("/", [source], work)[source.id]
-    if built.problems or built.app is None:
-        return list(built.problems)
-    samples = {secret: "0" * 32 for one in built.app.secrets for secret in (one.name, f"{one.name}.pw")}
-    facts = derive.Facts(quadlet.Owner(1, 1, 100000, 100000), settings.parse(None), frozenset())
-    found = []
-    for file in built.app.files:
-        text = ""
+        return build.build("/", [source], work, owner)[source.id]
+
+
+def _problems(source: Source) -> tuple[list[Problem], list[str]]:
+    """Everything wrong with an app: its manifest, what this node's Podman says to it, its templates; and notes."""
+    app, problems = build.model("/", source)
+    if app is None or source.content is None:
+        return list(problems), []
+    notes = manifest.notes(source.content, source.path)
+    if quadlet.exists("/"):
+        problems = _built(source).problems
+    else:
+        notes.append(f"{paths.QUADLET} is not here: not checked against Podman")
+    samples = {secret: "0" * 32 for one in app.secrets for secret in (one.name, f"{one.name}.pw")}
+    facts = derive.Facts(_SAMPLE_OWNER, settings.parse(None), frozenset())
+    folder = os.path.dirname(source.path)
+    for file in app.files:
         try:
+            text = ""
             if file.template:
                 with open(os.path.join(folder, file.template), encoding="utf-8") as template:
                     text = template.read()
-            derive.content(built.app, file, {file.template or "": text}, samples, facts)
+            derive.content(app, file, {file.template or "": text}, samples, facts)
         except (derive.CannotDerive, UnicodeDecodeError) as error:
-            found.append(Problem(os.path.join(name, file.template or paths.MANIFEST), 0, 0, "", str(error)))
-    return found
+            where = os.path.join(folder, file.template or paths.MANIFEST)
+            problems = (*problems, Problem(where, 0, 0, "", str(error)))
+    return list(problems), notes
 
 
 def _render(options: argparse.Namespace) -> int:
-    entry = catalogue.entry("/", options.app)
-    if entry is None:
-        raise CannotDo(
-            "render", paths.CATALOGUE, f"there is no app {options.app}", "archy app list shows all", NO_SUCH_APP
-        )
-    source = catalogue.source_at(entry.folder, entry.id, f"{paths.APPS}/{entry.id}")
-    with tempfile.TemporaryDirectory(prefix="archy-") as work:
-        built = build.build("/", [source], work)[source.id]
+    if "/" in options.app:
+        source = _source_at("render", options.app)
+    else:
+        entry = catalogue.entry("/", options.app)
+        if entry is None:
+            where = f"{paths.APPS}, {paths.CATALOGUE}"
+            raise CannotDo("render", where, f"there is no app {options.app}", "archy app list shows all", NO_SUCH_APP)
+        source = catalogue.source_at(entry.folder, f"{paths.APPS}/{entry.id}")
+    built = _built(source)
+    if options.json:
+        found = [_as_data(problem) for problem in built.problems]
+        emit({"app": source.id, "quadlet": built.quadlet, "units": built.units, "problems": found})
+        return REFUSED if found else OK
     if built.app is None:
         raise Refused(built.problems)
-    if options.json:
-        emit({"app": entry.id, "quadlet": built.quadlet, "units": built.units})
-        return OK
     for kind, texts in (("Quadlet", built.quadlet), ("unit", built.units)):
         for name, text in texts.items():
             print(f"### {kind} {name}\n{text}")

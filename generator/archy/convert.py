@@ -58,7 +58,7 @@ def _run(root: str, source: str, target: str) -> list[str]:
     """Run Quadlet; what it complains of, without the prefixes. It goes on after a bad file and exits with 1."""
     try:
         done = subprocess.run(
-            [paths.under(root, paths.QUADLET), target],
+            [paths.under(root, paths.QUADLET), "-no-kmsg-log", target],
             env={"QUADLET_UNIT_DIRS": source, "PATH": os.defpath},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -6,7 +6,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from archy.steps import Directory, File, Ownership, Step
 _PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 # Existing manifests give the owner of an app's data as an ID on a node whose subordinate IDs start here.
 _CLASSIC_SUBUID = 100_000
+_RENDER_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def files(app: App, beside: Mapping[str, str], values: Mapping[str, str], facts:
     return [
         File(
             file.path,
-            content(app, file, beside, values, facts).encode(),
+            _encoded(file, content(app, file, beside, values, facts)),
             host_id(file.owner, facts.owner.uid, facts.owner.subuid),
             host_id(file.group, facts.owner.gid, facts.owner.subgid),
             file.mode,
@@ -126,6 +129,13 @@ def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step
         elif (now.uid, now.gid, now.mode) != (file.uid, file.gid, file.mode):
             steps.append(Ownership(file.path, file.uid, file.gid, file.mode))
     return steps
+
+
+def _encoded(file: GeneratedFile, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise CannotDerive(f"{file.template or file.path}: {error}") from None
 
 
 def network(subnet: str) -> dict[str, str]:
@@ -178,10 +188,29 @@ def _render(file: GeneratedFile, text: str, app: App, values: Mapping[str, str],
         "app": {"id": app.id, "name": app.name, "version": app.version},
     }
     try:
-        rendered: str = environment.from_string(text).render()
+        with _bounded(_RENDER_SECONDS):
+            rendered: str = environment.from_string(text).render()
+    except CannotDerive:
+        raise
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         raise CannotDerive(f"{file.template}{f':{line}' if line else ''}: {error.message}") from None
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        raise CannotDerive(f"{file.template}: {error}") from None
+    except Exception as error:  # whatever else somebody's template can come to: too much recursion, memory, time
+        raise CannotDerive(f"{file.template}: {type(error).__name__}: {error}") from None
     return rendered
+
+
+@contextmanager
+def _bounded(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in the block after some time. A template must not keep the others from being prepared."""
+
+    def late(_signal: int, _frame: object) -> None:
+        raise TimeoutError(f"takes longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

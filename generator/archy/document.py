@@ -58,8 +58,11 @@ def key_name(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def load(content: bytes, file: str) -> Document:
-    """Parse one YAML document; raises `Refused` with all that is wrong with it as YAML."""
+def load(content: bytes, file: str, untrusted: bool = False, may_be_empty: bool = False) -> Document:
+    """Parse one YAML document; raises `Refused` with all that is wrong with it as YAML.
+
+    `untrusted`: nobody has looked at it before, so it may be nested deep enough to crash the parser.
+    """
     if len(content) > MAX_BYTES:
         raise Refused([Problem(file, 1, 1, "", f"is larger than {MAX_BYTES // 1024} KiB")])
     try:
@@ -69,6 +72,8 @@ def load(content: bytes, file: str) -> Document:
         column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
         raise Refused([Problem(file, line, column, "", "is not UTF-8 text")]) from None
     try:
+        if untrusted:
+            _check_depth(text, file)
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
@@ -83,8 +88,8 @@ def load(content: bytes, file: str) -> Document:
         line, column = _place_of(text, getattr(error, "position", None))
         reason = str(getattr(error, "reason", error)).splitlines()[0]
         raise Refused([Problem(file, line, column, "", f"is not valid YAML: {reason}")]) from None
-    except RecursionError:
-        raise Refused([Problem(file, 1, 1, "", f"is nested more than {MAX_DEPTH} levels deep")]) from None
+    if root is None and may_be_empty:
+        return Document(file, {}, {})
     if root is None:
         raise Refused([Problem(file, 1, 1, "", "is empty")])
     builder = _Builder(file)
@@ -92,6 +97,20 @@ def load(content: bytes, file: str) -> Document:
     if builder.problems:
         raise Refused(builder.problems)
     return Document(file, data, builder.marks)
+
+
+def _check_depth(text: str, file: str) -> None:
+    """Refuse what is nested too deep. libyaml's composer recurses in C, and would end the process; events do not."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            mark: Any = event.start_mark
+            reason = f"is nested more than {MAX_DEPTH} levels deep"
+            raise Refused([Problem(file, mark.line + 1, mark.column + 1, "", reason)])
 
 
 def _place_of(text: str, position: object) -> tuple[int, int]:
@@ -117,7 +136,7 @@ class _Builder:
             if self.nodes == MAX_NODES + 1:
                 self.say(node, path, f"expands to more than {MAX_NODES} values")
             return None
-        if len(path) > MAX_DEPTH:
+        if len(path) > MAX_DEPTH:  # by aliases, which may also lead back to themselves
             self.say(node, path[:4], f"is nested more than {MAX_DEPTH} levels deep")
             return None
         self.marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))

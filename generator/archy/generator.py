@@ -90,13 +90,18 @@ def _build(
     from archy import build
 
     warnings = []
-    for app_id, built in build.build(root, missing, out).items():
+    outcome = build.build(root, missing, out)
+    for app_id, built in outcome.items():
         warnings += [str(problem) for problem in built.problems]
         units.update(built.units)
         if built.app is None and app_id in active:
-            units[paths.unit(app_id)] = build.leftover(root, app_id, built.problems)
+            gone = [*gone, app_id]
     for app_id in gone:
-        units[paths.unit(app_id)] = build.leftover(root, app_id, ())
+        problems = outcome[app_id].problems if app_id in outcome else ()
+        try:
+            units[paths.unit(app_id)] = build.leftover(root, app_id, problems)
+        except LookupError as error:
+            warnings.append(f"{app_id}: runs, but nobody can stop it well: {error}")
     return warnings
 
 

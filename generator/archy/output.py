@@ -30,7 +30,7 @@ class CannotDo(Exception):
 
 def colour(text: str, name: str, stream: TextIO) -> str:
     """`text` in a colour, if `stream` is a terminal and nobody asked for none (https://no-color.org)."""
-    if not name or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream.isatty():
+    if not name or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
 

@@ -19,7 +19,7 @@ from archy.derive import CannotDerive, Facts, Found
 from archy.installed import Source
 from archy.model import App
 from archy.problem import Refused
-from archy.steps import Directory, execute
+from archy.steps import Directory, Step, execute
 
 _ACCEPTED_NODE = f"{paths.ACCEPTED}/node.yml"
 _MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
@@ -36,39 +36,21 @@ def run(root: str, app_ids: list[str]) -> list[str]:
     failed = []
     facts: Facts | None = None
     for source in sources:
-        built = outcome[source.id]
         try:
-            folder = _in_force(root, source, built)
-            _remember(root, source, built)
             if facts is None:
                 facts = Facts(quadlet.owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
-            if built.app is None:
-                raise Refused(built.problems)
-            _prepare(root, source, built.app, folder, facts)
-        except (Refused, CannotDerive, LookupError, OSError) as error:
+            _prepare(root, source, outcome[source.id], facts)
+        except Exception as error:  # whatever it is, it must not keep the other apps from being prepared
+            expected = isinstance(error, Refused | CannotDerive | LookupError | OSError)
+            said = str(error) if expected else f"{type(error).__name__}: {error}"
             failed.append(source.id)
-            _say(f"{source.id}: not prepared: {line}" for line in str(error).splitlines())
+            _say(f"{source.id}: not prepared: {line}" for line in said.splitlines())
     return failed
 
 
 def _say(lines: Iterable[str]) -> None:
     for line in lines:
         print(line, file=sys.stderr, flush=True)
-
-
-def _in_force(root: str, source: Source, built: Built) -> str:
-    """Accept the installed version if it is good; the folder that the app's templates are taken from."""
-    folder = installed.folder(root, source.id)
-    if built.app is not None and not built.problems:
-        if accept.too_large(folder, sorted(source.beside)):
-            raise CannotDerive(f"{folder}: holds more than {accept.MAX_BYTES // 1024**2} MiB")
-        if accept.store(root, source.id):
-            _say([f"{source.id}: accepted version {built.app.version}"])
-        return folder
-    if built.app is not None:
-        _say(f"{source.id}: {problem}" for problem in built.problems)
-        _say([f"{source.id}: the last good version stays in force"])
-    return installed.accepted_folder(root, source.id)
 
 
 def _remember(root: str, source: Source, built: Built) -> None:
@@ -113,32 +95,48 @@ def _content(path: str) -> bytes | None:
         return None
 
 
-def _prepare(root: str, source: Source, app: App, folder: str, facts: Facts) -> None:
-    """Make what the app needs, and leave a stamp over all that this depended on."""
-    secrets = _secret_paths(app)
-    steps, values = derive.secrets(app, _look(root, secrets), os.urandom)
-    directories = derive.directories(app, facts.owner)
-    wanted = derive.files(app, _templates(app, folder), values, facts)
-    targets = [file.path for file in wanted]
-    steps += directories + derive.drift(app, wanted, _look(root, targets))
-    missing = [step for step in steps if not (isinstance(step, Directory) and _is_directory(root, step.path))]
-    _say(f"{source.id}: {step}" for step in missing)
-    execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *missing])
+def _prepare(root: str, source: Source, built: Built, facts: Facts) -> None:
+    """Plan, accept the version that the plan is for, execute, and leave a stamp over all that this depended on."""
+    if built.app is None:
+        raise Refused(built.problems)
+    app, problems = built.app, [str(problem) for problem in built.problems]
+    folder = installed.folder(root, source.id)
+    if not problems:
+        try:
+            plan = _plan(root, app, folder, facts)
+        except CannotDerive as error:
+            # The units are made from the manifest alone: only with the same one can the last good files serve.
+            if source.content != source.accepted:
+                raise
+            problems = [str(error)]
+    if problems:
+        plan = _plan(root, app, installed.accepted_folder(root, source.id), facts)
+        _say(f"{source.id}: {problem}" for problem in problems)
+        _say([f"{source.id}: the last good version stays in force"])
+    elif accept.store(root, source.id):
+        _say([f"{source.id}: accepted version {app.version}"])
+    _remember(root, source, built)
+    _say(f"{source.id}: {step}" for step in plan)
+    execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *plan])
     read = [paths.APPS, f"{paths.APPS}/{source.id}", f"{paths.ACCEPTED}/{source.id}", paths.NODE, _ACCEPTED_NODE]
-    read += [
-        "/etc/passwd",
-        "/etc/subuid",
-        "/etc/subgid",
-        cache.units_path(source.id),
-        cache.text_path(source.id),
-        *secrets,
-        *targets,
-    ]
+    read += ["/etc/passwd", "/etc/subuid", "/etc/subgid", cache.units_path(source.id), cache.text_path(source.id)]
+    read += [*_secret_paths(app), *(file.path for file in app.files)]
     original = installed.folder(root, source.id)
     watched = [paths.under(root, path) for path in read]
     watched += [original, *(os.path.join(original, name) for name in sorted(source.beside))]
-    content = stamp.content(watched, [paths.under(root, step.path) for step in directories])
+    made = [paths.under(root, step.path) for step in derive.directories(app, facts.owner)]
+    content = stamp.content(watched, made)
     disk.replace_file(root, f"{paths.PREPARED}/{source.id}.json", content, os.geteuid(), os.getegid(), 0o600)
+
+
+def _plan(root: str, app: App, folder: str, facts: Facts) -> list[Step]:
+    """The steps that make what the app needs; none when all is there and right. Templates are taken from `folder`."""
+    if accept.too_large(folder, installed.tree(folder)):
+        raise CannotDerive(f"{folder}: holds more than {accept.MAX_BYTES // 1024**2} MiB")
+    steps, values = derive.secrets(app, _look(root, _secret_paths(app)), os.urandom)
+    wanted = derive.files(app, _templates(app, folder), values, facts)
+    steps += [step for step in derive.directories(app, facts.owner) if not _is_directory(root, step.path)]
+    return steps + derive.drift(app, wanted, _look(root, [file.path for file in wanted]))
 
 
 def _secret_paths(app: App) -> list[str]:

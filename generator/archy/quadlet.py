@@ -99,7 +99,7 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
 
 
 def _unit_stem(name: str) -> str:
-    return name if name.startswith("archy-") else f"archy-{name}"
+    return name if name == SHARED_NETWORK else f"archy-{name}"
 
 
 def _network_units(network: str) -> list[str]:
@@ -132,7 +132,7 @@ def _container(app: App) -> Iterator[Pair]:
         yield "Environment", quote(entry, Form.WORD)
     for port in app.ports:
         bind = f"[{port.bind}]" if ":" in port.bind else port.bind
-        yield "PublishPort", f"{bind}:{port.host}:{port.container}/{port.protocol}"
+        yield "PublishPort", argument(f"{bind}:{port.host}:{port.container}/{port.protocol}")
     for volume in app.volumes:
         yield "Volume", argument(":".join([volume.source, volume.target, *filter(None, [",".join(volume.options)])]))
     if app.health:
@@ -160,17 +160,18 @@ def _health(check: HealthCheck) -> Iterator[Pair]:
     }[check.kind]
     if check.kind != "exec":
         yield "Volume", f"{BUSYBOX}:{BUSYBOX_INSIDE}:ro"
+    timeout_ms = f"{round(check.timeout * 1000)}ms"
     text = quote(json.dumps(command), Form.ARGUMENT)
     yield "Notify", "healthy"
     # The start-up check runs until it passes once. Podman's periodic check costs 0.3 % of a core for each app, for
     # ever, so it is as rare as Podman lets it be; `disable` would turn the start-up check off too.
     yield "HealthStartupCmd", text
     yield "HealthStartupInterval", "1s"
-    yield "HealthStartupTimeout", f"{check.timeout:g}s"
+    yield "HealthStartupTimeout", timeout_ms
     yield "HealthStartupSuccess", "1"
     yield "HealthCmd", text
     yield "HealthInterval", "1h"
-    yield "HealthTimeout", f"{check.timeout:g}s"
+    yield "HealthTimeout", timeout_ms
     yield "HealthRetries", str(check.retries)
 
 

@@ -22,7 +22,7 @@ def service(text: str, intermediate: str) -> str:
     """The unit text without the `[X-...]` copies, the paths below /run, and the `SourcePath=` of `intermediate`."""
     result: list[str] = []
     copying = True
-    for line in text.splitlines():
+    for line in text.split("\n"):  # a value may hold what else Unicode calls a line end
         if line.startswith("["):
             copying = not line.startswith("[X-")
         if not copying or line in _DROPPED or (_CIDFILE.strip() in line and not line.startswith("ExecStart=")):
@@ -32,7 +32,7 @@ def service(text: str, intermediate: str) -> str:
         if line.startswith("ExecStart=") and _CIDFILE in line:
             line = "ExecStart=" + _NOTIFY + _ordered(line.removeprefix("ExecStart=").replace(_CIDFILE, "", 1))
         result.append(line)
-    return "\n".join(_without_comments(result)) + "\n"
+    return "\n".join(_without_comments(result)).rstrip("\n") + "\n"
 
 
 def _without_comments(lines: list[str]) -> list[str]:
@@ -46,7 +46,7 @@ def _ordered(command: str) -> str:
     Quadlet writes these from Go maps, whose order is another at every run (podman, quadlet.go, lookupAndAddString);
     the same manifest must give the same bytes. An option keeps its value, and repeated ones their order.
     """
-    words = re.findall(r'"(?:[^"\\]|\\.)*"|\S+', command)
+    words = re.findall(r'"(?:[^"\\]|\\.)*"|[^ ]+', command)
     first = words.index("--cgroups") + 2
     last = next(index for index, word in enumerate(words) if word.startswith("--sdnotify"))
     options: list[list[str]] = []

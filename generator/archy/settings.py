@@ -25,16 +25,14 @@ def schema() -> dict[str, Any]:
 
 def parse(content: bytes | None, file: str = paths.NODE) -> dict[str, Any]:
     """The settings in a file's content, with defaults for what it leaves out; raises `Refused`."""
-    if content is None or not content.strip():
-        return _with_defaults({}, schema())
-    raw = load(content, file)
+    raw = load(content or b"", file, untrusted=True, may_be_empty=True)
     document = Document(file, typed(raw.data, schema()), raw.marks)
 
     from archy import validation
 
     problems = validation.problems(document, schema())
     if problems:
-        raise Refused(problems)
+        raise Refused(document.problem(path, reason) for path, reason in problems)
     return _with_defaults(document.data, schema())
 
 

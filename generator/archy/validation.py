@@ -11,7 +11,9 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from archy.document import Document, Path
-from archy.problem import Problem
+
+_NO_EFFECT = "noEffectYet"
+Found = list[tuple[Path, str]]
 
 
 def _not_supported_yet(_validator: Any, value: bool, _instance: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -19,26 +21,33 @@ def _not_supported_yet(_validator: Any, value: bool, _instance: Any, _schema: An
         yield ValidationError("is not supported yet")
 
 
+def _no_effect_yet(_validator: Any, value: str, _instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    yield ValidationError(f"is read, but has no effect yet: {value}")
+
+
 _extend: Any = validators.extend  # not typed in its stubs
-_Validator = _extend(Draft202012Validator, {"notSupportedYet": _not_supported_yet})
+_Validator = _extend(Draft202012Validator, {"notSupportedYet": _not_supported_yet, _NO_EFFECT: _no_effect_yet})
 
 
-def problems(document: Document, schema: dict[str, Any]) -> list[Problem]:
-    """Everything in `document` that `schema` does not allow, in the order of the file."""
-    found: set[Problem] = set()
+def problems(document: Document, schema: dict[str, Any]) -> Found:
+    """Everything in `document` that `schema` does not allow: places and reasons."""
+    found: set[tuple[Path, str]] = set()
     for error in _Validator(schema).iter_errors(document.data):
         path: Path = tuple(error.absolute_path)
         if error.validator == "additionalProperties":
             known = error.schema.get("properties", {})
-            found.update(
-                document.problem((*path, key), _unknown(key, known)) for key in set(error.instance) - set(known)
-            )
+            found.update(((*path, key), _unknown(key, known)) for key in set(error.instance) - set(known))
         elif error.validator == "required":
-            missing = (key for key in error.validator_value if key not in error.instance)
-            found.update(document.problem((*path, key), "is missing") for key in missing)
-        else:
-            found.add(document.problem(path, _reason(error)))
-    return sorted(found)
+            found.update(((*path, key), "is missing") for key in error.validator_value if key not in error.instance)
+        elif error.validator != _NO_EFFECT:
+            found.add((path, _reason(error)))
+    return list(found)
+
+
+def notes(document: Document, schema: dict[str, Any]) -> Found:
+    """What `document` asks for that is accepted and has no effect yet: places and reasons."""
+    errors = _Validator(schema).iter_errors(document.data)
+    return [(tuple(error.absolute_path), error.message) for error in errors if error.validator == _NO_EFFECT]
 
 
 def _unknown(key: str, known: dict[str, Any]) -> str:
