@@ -41,9 +41,12 @@ def check(content: bytes, file: str, app_id: str, beside: frozenset[str]) -> App
 
     document = _document(content, file)
     problems = validation.problems(document, schema())
-    sound = _without(document.data, {path for path, _ in problems})
+    refused = {path for path, _ in problems}
+    sound = _without(document.data, refused)
     if isinstance(sound, dict) and isinstance(sound.get("app"), dict):
-        problems += list(rules.broken(sound["app"], app_id, beside))
+        found = rules.broken(sound["app"], app_id, beside)
+        # What is refused already is not missing, too.
+        problems += [(at, why) for at, why in found if not any(path[: len(at)] == at for path in refused)]
     if problems:
         raise Refused({document.problem(path, reason) for path, reason in problems})
     return app_of(document.data)
