@@ -88,6 +88,8 @@ def load(content: bytes, file: str, untrusted: bool = False, may_be_empty: bool 
         line, column = _place_of(text, getattr(error, "position", None))
         reason = str(getattr(error, "reason", error)).splitlines()[0]
         raise Refused([Problem(file, line, column, "", f"is not valid YAML: {reason}")]) from None
+    except RecursionError:  # only yaml's own parser, where libyaml is not there
+        raise Refused([Problem(file, 1, 1, "", f"is nested more than {MAX_DEPTH} levels deep")]) from None
     if root is None and may_be_empty:
         return Document(file, {}, {})
     if root is None:

@@ -10,7 +10,7 @@ from typing import Any
 SHARED_NETWORK = "archy-net"
 DEFAULT_STOP_GRACE = 30  # seconds
 _ENDPOINT = re.compile(
-    r"(?:(?P<scheme>http|tcp)://)?(?:(?P<host>[A-Za-z0-9.-]+):)?(?P<port>[0-9]{1,5})(?P<path>/[!-~]*)?"
+    r"(?:(?P<scheme>http|tcp)://)?(?:(?P<host>[A-Za-z0-9.-]+)?:)?(?P<port>[0-9]{1,5})(?P<path>/[!-~]*)?"
 )
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from conftest import AS_USER, Node, fresh_node, standin
 
@@ -11,7 +12,7 @@ LONG = 150  # seconds that an app needs after SIGTERM: more than systemd's defau
 STORAGE = "/var/lib/archipelago/.local/share/containers/storage"
 
 
-def start(node: Node, app: str, **values: object) -> None:
+def start(node: Node, app: str, **values: Any) -> None:
     """Drop a stand-in's manifest in and start it."""
     node.drop(app, standin(app, **values))
     node.out(f"systemctl start archy-{app}")
