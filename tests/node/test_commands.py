@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 from conftest import Node, standin
@@ -20,7 +21,7 @@ def entry(node: Node, app: str) -> dict[str, object]:
     return found
 
 
-def own(node: Node, app: str, **values: object) -> None:
+def own(node: Node, app: str, **values: Any) -> None:
     """Put an app of the catalogue's making beside the shipped ones."""
     node.write(f"/usr/share/archy/apps/{app}/manifest.yml", standin(app, **values))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -106,7 +107,7 @@ def test_an_existing_user_is_adopted(node: Node) -> None:
     assert node.out("id -u archipelago; stat -c %U /var/lib/archipelago").split() == ["1234", "archipelago"]
     ranges = [tuple(map(int, line.split(":")[1:])) for line in node.out("cat /etc/subuid").splitlines()]
     ends = sorted((first, first + count) for first, count in ranges)
-    assert all(end <= start for (_, end), (start, _) in zip(ends, ends[1:], strict=False)), ranges
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends)), ranges
     node.drop("one", standin("one", port=18001, container=SECRET))
     assert node.out("cat /var/lib/archipelago/secrets/one-password") == "old"
     node.out("/usr/libexec/archy/archy-prepare one")
