@@ -64,7 +64,9 @@ def test_systemd_takes_every_unit(node: Node, case: Path) -> None:
 SPACE = pytest.mark.xfail(strict=True, reason="Quadlet writes RequiresMountsFor= with the source unquoted")
 
 
-@pytest.mark.parametrize("name", ["100%", "a$b", "ä", pytest.param("a b", marks=SPACE), pytest.param("a'b", marks=SPACE)])
+@pytest.mark.parametrize(
+    "name", ["100%", "a$b", "ä", pytest.param("a b", marks=SPACE), pytest.param("a'b", marks=SPACE)]
+)
 def test_systemd_takes_odd_paths(node: Node, name: str) -> None:
     volume = f'{{type: bind, source: "/var/lib/archipelago/web/{name}", target: /t}}'
     node.app("web", app_text("web", app=f"volumes: [{volume}]"))
@@ -80,9 +82,6 @@ def test_the_same_bytes_every_time(node: Node) -> None:
     assert [result == results[0] for result in results] == [True] * 10
 
 
-@pytest.mark.xfail(
-    strict=True, reason="build() goes through a set of refused apps: warnings in another order at each run"
-)
 def test_the_same_whatever_the_order_of_sets(node: Node) -> None:
     for name in "abcdef":
         node.app(f"bad-{name}", "app: 1")
@@ -227,7 +226,6 @@ def test_without_the_service_user(node: Node) -> None:
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="build.leftover() raises LookupError, which the generator does not expect")
 def test_without_the_service_user_and_an_app_that_runs(node: Node) -> None:
     node.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
     node.app("web")

@@ -63,8 +63,8 @@ def archy(capsys: pytest.CaptureFixture[str]) -> Any:
         (["app", "install"], 2, "the following arguments are required: APP"),
         (["app", "list", "--nonsense"], 2, "unrecognized arguments: --nonsense"),
         (["app", "install", "x", "--json"], 2, "unrecognized arguments: --json"),
-        (["app", "render", "nothing"], 4, "archy: render: /usr/share/archy/apps: there is no app nothing\nhint: archy app list shows all\n"),
-        (["app", "render", "../../etc"], 4, "there is no app ../../etc"),
+        (["app", "render", "nothing"], 4, "archy: render: /etc/archy/apps, /usr/share/archy/apps: there is no app nothing\nhint: archy app list shows all\n"),
+        (["app", "render", "../../nowhere"], 2, "archy: render: ../../nowhere: is not a folder with a manifest.yml"),
         (["app", "render", ""], 4, "there is no app "),
         (["app", "validate", "/nowhere"], 2, "archy: validate: /nowhere: is not a folder with a manifest.yml\nhint: give the folder, or the manifest in it\n"),
         (["app", "validate", "/etc/passwd"], 2, "is not a folder with a manifest.yml"),
@@ -150,7 +150,7 @@ def test_validate(archy: Any, here: Node, monkeypatch: pytest.MonkeyPatch, path:
     monkeypatch.chdir(here.app("web").parents[1])
     said = archy("app", "validate", path)
     assert (said.code, said.out, said.err) == (0, f"{path}: ok\n", "")
-    assert archy("app", "validate", path, "--json").json == {"path": path, "ok": True, "problems": []}
+    assert archy("app", "validate", path, "--json").json == {"path": path, "ok": True, "problems": [], "notes": []}
 
 
 def test_validate_from_inside(archy: Any, here: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_render_shows_all_and_touches_nothing(archy: Any, here: Node) -> None:
         "### unit archy-net-network.service",
     ]
     data = archy("app", "render", "bitcoin-knots", "--json").json
-    assert list(data) == ["app", "quadlet", "units"]
+    assert list(data) == ["app", "quadlet", "units", "problems"]
     assert tree(here.root) == before
     here.install("bitcoin-knots")
     assert data["units"] == {name: text for name, text in here.generate()[0].items() if "/" not in name}

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from support import Node, app_text, setting
 
@@ -12,15 +10,6 @@ pytestmark = pytest.mark.programs
 
 EVIL = "ExecStartPre=+evil"  # as root, found in $PATH
 D = "/var/lib/archipelago/evil"
-
-CRASH = "build() does not guard _text(): a ValueError of quote() ends the generator, no app gets a unit"
-LINES = "rewrite.service splits at Unicode line separators, which the schema's `line` and Quadlet let through"
-SCOPE = "ipaddress accepts any text as the scope of an IPv6 address, and PublishPort= is not quoted"
-
-
-def known(reason: str) -> pytest.MarkDecorator:
-    """A fault that is reported and not mended yet."""
-    return pytest.mark.xfail(strict=True, reason=reason)
 
 
 def named(name: str) -> str:
@@ -39,33 +28,27 @@ def in_volume(source: str, target: str = "/x", options: str = "") -> str:
     "text",
     [
         pytest.param(named(f"x\\n{EVIL}"), id="name-newline"),
-        pytest.param(named(f"x\\u2028[Service]\\u2028{EVIL}"), id="name-u2028", marks=known(LINES)),
-        pytest.param(named(f"x\\N[Service]\\N{EVIL}"), id="name-u0085", marks=known(LINES)),
-        pytest.param(named(f"x\\P[Service]\\P{EVIL}"), id="name-u2029", marks=known(LINES)),
-        pytest.param(
-            at("app", f'environment: ["A=x\\L[Service]\\L{EVIL}"]'), id="environment-u2028", marks=known(LINES)
-        ),
-        pytest.param(
-            at("container", f'custom_args: ["x\\L[Service]\\L{EVIL}"]'), id="arguments-u2028", marks=known(LINES)
-        ),
-        pytest.param(in_volume(f"{D}\\L[Service]\\L{EVIL}"), id="volume-u2028", marks=known(LINES)),
+        pytest.param(named(f"x\\u2028[Service]\\u2028{EVIL}"), id="name-u2028"),
+        pytest.param(named(f"x\\N[Service]\\N{EVIL}"), id="name-u0085"),
+        pytest.param(named(f"x\\P[Service]\\P{EVIL}"), id="name-u2029"),
+        pytest.param(at("app", f'environment: ["A=x\\L[Service]\\L{EVIL}"]'), id="environment-u2028"),
+        pytest.param(at("container", f'custom_args: ["x\\L[Service]\\L{EVIL}"]'), id="arguments-u2028"),
+        pytest.param(in_volume(f"{D}\\L[Service]\\L{EVIL}"), id="volume-u2028"),
         pytest.param(
             at("app", f'ports:\n- {{host: 8080, container: 80, bind: "fe80::1%x\\n[Service]\\n{EVIL}"}}'),
             id="bind-scope",
-            marks=known(SCOPE),
         ),
-        pytest.param(named("x\\\\"), id="name-ends-in-backslash", marks=known(CRASH)),
-        pytest.param(named(" "), id="name-blank", marks=known(CRASH)),
-        pytest.param(in_volume(f"{D}/a\\tb"), id="volume-tab", marks=known(CRASH)),
-        pytest.param(in_volume(D, "/data "), id="target-ends-in-space", marks=known(CRASH)),
-        pytest.param(in_volume(D, "/data\\\\"), id="target-ends-in-backslash", marks=known(CRASH)),
-        pytest.param(in_volume(D, "/data\\n", ", options: [rw]"), id="target-newline", marks=known(CRASH)),
-        pytest.param(at("container", 'network: "x\\n"'), id="network-newline", marks=known(CRASH)),
-        pytest.param(at("container", 'network_aliases: ["x\\n"]'), id="alias-newline", marks=known(CRASH)),
+        pytest.param(named("x\\\\"), id="name-ends-in-backslash"),
+        pytest.param(named(" "), id="name-blank"),
+        pytest.param(in_volume(f"{D}/a\\tb"), id="volume-tab"),
+        pytest.param(in_volume(D, "/data "), id="target-ends-in-space"),
+        pytest.param(in_volume(D, "/data\\\\"), id="target-ends-in-backslash"),
+        pytest.param(in_volume(D, "/data\\n", ", options: [rw]"), id="target-newline"),
+        pytest.param(at("container", 'network: "x\\n"'), id="network-newline"),
+        pytest.param(at("container", 'network_aliases: ["x\\n"]'), id="alias-newline"),
         pytest.param(
             app_text("evil").replace("nginx:1.26", "n\\n").replace("image: ", 'image: "').replace("\\n", '\\n"'),
             id="image-newline",
-            marks=known(CRASH),
         ),
         pytest.param(at("container", 'user: "0\\n"'), id="user-newline"),
         pytest.param(at("app", 'security: {capabilities: ["NET_ADMIN\\n"]}'), id="capability-newline"),
@@ -114,8 +97,6 @@ def refused(text: str, node: Node) -> str:
     ],
     ids=["network", "volume", "image"],
 )
-@known("Quadlet is run without --no-kmsg-log: where /dev/kmsg can be written, what it complains of goes there")
-@pytest.mark.skipif(not os.access("/dev/kmsg", os.W_OK), reason="without /dev/kmsg Quadlet complains to us")
 def test_what_quadlet_refuses_is_said_in_its_words(node: Node, text: str, reason: str) -> None:
     warning = refused(text, node)
     assert warning.startswith("/etc/archy/apps/evil/manifest.yml: this node's Podman does not take it: ")
@@ -123,9 +104,6 @@ def test_what_quadlet_refuses_is_said_in_its_words(node: Node, text: str, reason
     assert "/in/" not in warning
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_unit_stem makes one unit of two names; the file written last wins for both apps"
-)
 @pytest.mark.parametrize(
     ("one", "other", "kind"),
     [

@@ -60,9 +60,6 @@ def test_no_colour_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch, name: 
     assert on_a_terminal(monkeypatch, show) == PLAIN
 
 
-@pytest.mark.xfail(
-    strict=True, reason="https://no-color.org: only a value that is not empty counts; here the empty one counts too"
-)
 def test_an_empty_no_color_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "")

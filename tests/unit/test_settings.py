@@ -21,6 +21,7 @@ NETWORKS = "main, test, testnet4, signet, regtest"
         (b"", DEFAULTS),
         (b" \n\n", DEFAULTS),
         (b"{}", DEFAULTS),
+        (b"# only a comment\n", DEFAULTS),
         (b"bitcoin: {}\n", DEFAULTS),
         (b"bitcoin:\n  network: regtest\n", {"bitcoin": {"network": "regtest"}}),
         (b'bitcoin: {"network": "signet"}', {"bitcoin": {"network": "signet"}}),
@@ -51,6 +52,7 @@ def test_settings(content: bytes | None, wanted: dict[str, Any]) -> None:
                 f'4:3: bitcoin.network: must be one of {NETWORKS}; is "y"',
             ],
         ),
+        (b"---\n", ["2:1: must be a mapping, is empty"]),
         (b"- bitcoin\n", ["1:1: must be a mapping, is a list"]),
         (b"just text", ['1:1: must be a mapping, is "just text"']),
         (b"bitcoin: {}\nbitcoin: {}\n", ["2:1: bitcoin: is given twice, first in line 1"]),
@@ -72,14 +74,6 @@ def test_refused(content: bytes, messages: list[str]) -> None:
     assert [str(problem) for problem in refused.value.problems] == [
         f"/etc/archy/node.yml:{message}" for message in messages
     ]
-
-
-@pytest.mark.parametrize("content", [b"# only a comment\n", b"---\n", b"~\n"])
-@pytest.mark.xfail(
-    strict=True, reason="a file with nothing but comments says nothing, and could be taken as such", raises=Refused
-)
-def test_a_file_that_says_nothing_is_as_good_as_none(content: bytes) -> None:
-    assert settings.parse(content) == DEFAULTS
 
 
 def test_the_defaults_are_not_shared() -> None:
