@@ -23,8 +23,8 @@ MAX_DEPTH = 24
 Path = tuple[str | int, ...]
 # The C parser is ten times as fast; both behave alike.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})(\.[0-9]+)?")
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value")}
 _PLAIN_TAGS |= {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:merge"}
 
@@ -37,11 +37,15 @@ class Plain(str):
 
 @dataclass(frozen=True)
 class Document:
-    """The data of one file and the place (line, column) of every key and value in it."""
+    """The data of one file and the place (line, column) of every key and value in it.
+
+    `problems` are those that leave the rest of the file readable: a key given twice.
+    """
 
     file: str
     data: Any
     marks: dict[Path, tuple[int, int]] = field(repr=False)
+    problems: tuple[Problem, ...] = ()
 
     def problem(self, path: Path, reason: str) -> Problem:
         """A problem at `path`, or at the nearest place above it that the file has."""
@@ -96,9 +100,9 @@ def load(content: bytes, file: str, untrusted: bool = False, may_be_empty: bool 
         raise Refused([Problem(file, 1, 1, "", "is empty")])
     builder = _Builder(file)
     data = builder.build(root, ())
-    if builder.problems:
+    if builder.fatal:
         raise Refused(builder.problems)
-    return Document(file, data, builder.marks)
+    return Document(file, data, builder.marks, tuple(builder.problems))
 
 
 def _check_depth(text: str, file: str) -> None:
@@ -126,9 +130,11 @@ class _Builder:
         self.file = file
         self.marks: dict[Path, tuple[int, int]] = {}
         self.problems: list[Problem] = []
+        self.fatal = False
         self.nodes = 0
 
-    def say(self, node: Any, path: Path, reason: str) -> None:
+    def say(self, node: Any, path: Path, reason: str, fatal: bool = True) -> None:
+        self.fatal |= fatal
         mark = node.start_mark
         self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, key_name(path), reason))
 
@@ -162,7 +168,7 @@ class _Builder:
             key = key_node.value
             inner = (*path, key)
             if key in result:
-                self.say(key_node, inner, f"is given twice, first in line {self.marks[inner][0]}")
+                self.say(key_node, inner, f"is given twice, first in line {self.marks[inner][0]}", fatal=False)
                 continue
             self.marks[inner] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             result[key] = self.build(value_node, inner)

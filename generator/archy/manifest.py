@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from archy.document import Document, Path, load, typed
@@ -47,8 +48,8 @@ def check(content: bytes, file: str, app_id: str, beside: frozenset[str]) -> App
         found = rules.broken(sound["app"], app_id, beside)
         # What is refused already is not missing, too.
         problems += [(at, why) for at, why in found if not any(path[: len(at)] == at for path in refused)]
-    if problems:
-        raise Refused({document.problem(path, reason) for path, reason in problems})
+    if problems or document.problems:
+        raise Refused({*document.problems, *(document.problem(path, reason) for path, reason in problems)})
     return app_of(document.data)
 
 
@@ -62,7 +63,7 @@ def notes(content: bytes, file: str) -> list[str]:
 
 def _document(content: bytes, file: str) -> Document:
     raw = load(content, file, untrusted=True)
-    return Document(file, typed(raw.data, schema()), raw.marks)
+    return replace(raw, data=typed(raw.data, schema()))
 
 
 def _without(data: Any, refused: set[Path], path: Path = ()) -> Any:

@@ -99,20 +99,25 @@ def _twice(path: Path, values: list[tuple[int, Any]], key: str = "") -> Found:
 
 
 def _ports(app: dict[str, Any]) -> Found:
-    ports = list(_items(app, "ports", ("host",)))
-    keys = [(index, (port["host"], port.get("protocol", "tcp"), port.get("bind"))) for index, port in ports]
-    yield from _twice(("app", "ports"), keys, "host")
-    for index, port in ports:
+    taken: list[tuple[int, str, int, Any]] = []
+    for index, port in _items(app, "ports", ("host",)):
+        at: Path = ("app", "ports", index)
         if port["host"] < 1024:
-            yield ("app", "ports", index, "host"), f"must be 1024 or more for a rootless container, is {port['host']}"
-        bind = port.get("bind", "0.0.0.0")
+            yield (*at, "host"), f"must be 1024 or more for a rootless container, is {port['host']}"
+        bind = port.get("bind", "127.0.0.1" if port.get("auth") == "local" else "0.0.0.0")
         try:
             address = ipaddress.ip_address("" if "%" in bind else bind)
         except ValueError:
-            yield ("app", "ports", index, "bind"), f"must be an IP address, is {bind}"
+            yield (*at, "bind"), f"must be an IP address, is {bind}"
             continue
-        if port.get("auth") == "local" and not address.is_loopback and "bind" in port:
-            yield ("app", "ports", index, "bind"), "must be a loopback address where auth is local"
+        if port.get("auth") == "local" and not address.is_loopback:
+            yield (*at, "bind"), "must be a loopback address where auth is local"
+        for number, protocol, other, place in taken:
+            same = address == place or address.is_unspecified or place.is_unspecified
+            if (number, protocol) == (port["host"], port.get("protocol", "tcp")) and same:
+                yield (*at, "host"), f"is the same as ports[{other}]"
+                break
+        taken.append((port["host"], port.get("protocol", "tcp"), index, address))
 
 
 def _volumes(app: dict[str, Any]) -> Found:
@@ -175,8 +180,9 @@ def _is_normal(path: str) -> bool:
 
 def data_path_problem(path: str) -> str:
     """Why `path` is no place for an app's data, or nothing: only /var/lib/archipelago/<name>/ and below is."""
-    if not _is_normal(path) or _CONTROL.search(path) or set(path) & set(":,"):
-        return "must be a plain absolute path, without . or .. and without colons, commas or control characters"
+    # Quadlet writes it into RequiresMountsFor= as it is, where a space or a quote would make systemd ignore the line.
+    if not _is_normal(path) or _CONTROL.search(path) or set(path) & set(":,\"'\\") or len(path.split()) != 1:
+        return "must be a plain absolute path, without . or .., spaces, quotes, colons, commas or control characters"
     first = path.removeprefix(paths.HOME + "/").split("/")[0]
     if not path.startswith(paths.HOME + "/") or first.startswith(".") or first == os.path.basename(paths.SECRETS):
         return f"must be below {paths.HOME}/<app>; a path outside the app's own data is not supported yet"

@@ -6,10 +6,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from archy import paths
-from archy.document import Document, load, typed
+from archy.document import load, typed
 from archy.problem import Refused
 
 _SCHEMA = os.path.join(os.path.dirname(__file__), "node.schema.json")
@@ -26,13 +27,13 @@ def schema() -> dict[str, Any]:
 def parse(content: bytes | None, file: str = paths.NODE) -> dict[str, Any]:
     """The settings in a file's content, with defaults for what it leaves out; raises `Refused`."""
     raw = load(content or b"", file, untrusted=True, may_be_empty=True)
-    document = Document(file, typed(raw.data, schema()), raw.marks)
+    document = replace(raw, data=typed(raw.data, schema()))
 
     from archy import validation
 
-    problems = validation.problems(document, schema())
-    if problems:
-        raise Refused(document.problem(path, reason) for path, reason in problems)
+    found = validation.problems(document, schema())
+    if found or document.problems:
+        raise Refused({*document.problems, *(document.problem(path, reason) for path, reason in found)})
     return _with_defaults(document.data, schema())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,8 +26,17 @@ def _no_effect_yet(_validator: Any, value: str, _instance: Any, _schema: Any) ->
     yield ValidationError(f"is read, but has no effect yet: {value}")
 
 
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    # JSON Schema's $ is the end of the text; Python's also matches before a line end there.
+    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
+        yield ValidationError("does not match")
+
+
 _extend: Any = validators.extend  # not typed in its stubs
-_Validator = _extend(Draft202012Validator, {"notSupportedYet": _not_supported_yet, _NO_EFFECT: _no_effect_yet})
+_Validator = _extend(
+    Draft202012Validator,
+    {"notSupportedYet": _not_supported_yet, _NO_EFFECT: _no_effect_yet, "pattern": _pattern},
+)
 
 
 def problems(document: Document, schema: dict[str, Any]) -> Found:

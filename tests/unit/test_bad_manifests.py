@@ -102,7 +102,6 @@ def test_all_is_told_at_once_in_the_order_of_the_file() -> None:
             app_text(app="nmae: x\nname: y"),
             ["app.nmae", "app.name"],
             id="given-twice",
-            marks=pytest.mark.xfail(strict=True, reason="a key that is given twice is told alone"),
         ),
     ],
 )
