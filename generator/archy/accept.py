@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Last good versions: what was checked and accepted is kept under /etc/archy, for the day the original turns bad.
 
-`/etc/archy/accepted/<id>` is a link to a directory beside it whose name holds a digest of the content, so that a new
-version is put in force by one rename.
+`/etc/archy/accepted/<id>` is a link to a directory beside it, whose name holds archy's version and a digest of the
+content: a new one is put in force by one rename, and what another archy accepted is checked again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
 
 from archy import cache, disk, installed, paths
 
@@ -31,20 +31,28 @@ def too_large(directory: str, names: list[str]) -> bool:
     return sum(os.lstat(os.path.join(directory, name)).st_size for name in names) > MAX_BYTES
 
 
-def store(root: str, app_id: str) -> bool:
+def version(root: str, app_id: str) -> str:
+    """The name under which the installed version of an app, as it lies on the disk now, would be kept."""
+    folder = installed.folder(root, app_id)
+    return installed.version_prefix(app_id) + digest(folder, installed.tree(folder))
+
+
+def store(root: str, app_id: str, wanted: str) -> bool:
     """Keep the installed version of an app as its last good one; False if that is what is kept already.
 
-    The caller has checked that it is good. Old versions, and what a power cut left half written, are removed.
+    `wanted` is the `version` that the caller has checked; raises OSError if it has changed since. Old versions, and
+    what a power cut left half written, are removed.
     """
-    source = installed.folder(root, app_id)
-    names = installed.tree(source)
-    version = f".{app_id}-{digest(source, names)}"
+    folder = installed.folder(root, app_id)
     link = f"{paths.ACCEPTED}/{app_id}"
-    fresh = not _is_whole(root, version, names) or _target(root, link) != version
+    fresh = not _is_whole(root, wanted) or _target(root, link) != wanted
     if fresh:
-        _copy(root, source, names, version)
-        disk.replace_link(root, link, version)
-    _sweep(root, app_id, version)
+        _copy(root, folder, installed.tree(folder), wanted)
+        if not _is_whole(root, wanted):
+            disk.remove_tree(root, f"{paths.ACCEPTED}/{wanted}")
+            raise OSError(f"{folder}: has changed while it was looked at; it is looked at again at the next start")
+        disk.replace_link(root, link, wanted)
+    _sweep(root, app_id, wanted)
     return fresh
 
 
@@ -55,10 +63,10 @@ def forget(root: str, app_id: str) -> None:
     _sweep(root, app_id, "")
 
 
-def _is_whole(root: str, version: str, names: list[str]) -> bool:
+def _is_whole(root: str, version: str) -> bool:
     directory = paths.under(root, f"{paths.ACCEPTED}/{version}")
     try:
-        return installed.tree(directory) == names and version.endswith(digest(directory, names))
+        return version.endswith("-" + digest(directory, installed.tree(directory)))
     except OSError:
         return False
 
@@ -72,7 +80,7 @@ def _target(root: str, link: str) -> str:
 
 def _copy(root: str, source: str, names: list[str], version: str) -> None:
     target = f"{paths.ACCEPTED}/{version}"
-    shutil.rmtree(paths.under(root, target), ignore_errors=True)
+    disk.remove_tree(root, target)
     for name in names:
         disk.make_directory(root, os.path.dirname(f"{target}/{name}"), os.geteuid(), os.getegid(), 0o755)
         with open(os.path.join(source, name), "rb") as file:
@@ -81,7 +89,7 @@ def _copy(root: str, source: str, names: list[str], version: str) -> None:
 
 def _sweep(root: str, app_id: str, keep: str) -> None:
     base = paths.under(root, paths.ACCEPTED)
+    ours = re.compile(rf"\.{re.escape(app_id)}-[0-9][^-]*-[0-9a-f]{{20}}")
     for name in os.listdir(base) if os.path.isdir(base) else ():
-        stem, _, version = name.rpartition("-")
-        if stem == f".{app_id}" and len(version) == 20 and name != keep:
-            shutil.rmtree(os.path.join(base, name), ignore_errors=True)
+        if ours.fullmatch(name) and name != keep:
+            disk.remove_tree(root, f"{paths.ACCEPTED}/{name}")

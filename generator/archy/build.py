@@ -13,8 +13,10 @@ from archy import installed, manifest, paths, quadlet
 from archy.convert import Texts, convert, one_line
 from archy.installed import Source
 from archy.model import App
+from archy.owner import Owner, owner_of
 from archy.problem import Problem, Refused
-from archy.quoting import Form, quote
+from archy.quoting import Form, prose, quote
+from archy.templates import render
 
 _MAX_SAID = 10  # problems that a unit repeats; `archy app validate` shows all
 
@@ -36,6 +38,8 @@ def model(root: str, source: Source) -> tuple[App | None, tuple[Problem, ...]]:
     """The app as its manifest has it now, or what is wrong with that. What was accepted before is not checked again."""
     if source.content is None:
         return None, (Problem(source.path, 0, 0, "", "cannot be read, or is not there"),)
+    if paths.MANIFEST not in source.beside:  # it could not be kept as the last good version
+        return None, (Problem(source.path, 0, 0, "", "must be a file, not a link"),)
     try:
         if installed.is_accepted(root, source):
             return manifest.trusted(source.content, source.path), ()
@@ -56,14 +60,14 @@ def last_good(source: Source) -> App | None:
         return None
 
 
-def build(root: str, sources: Iterable[Source], work: str, owner: quadlet.Owner | None = None) -> dict[str, Built]:
+def build(root: str, sources: Iterable[Source], work: str, owner: Owner | None = None) -> dict[str, Built]:
     """The units of all `sources`, by app, for the node's service user or for `owner`.
 
     `work` is a directory that temporary files may be written to.
     """
     todo = {source.id: source for source in sources}
     try:
-        owner = owner or quadlet.owner_of(root)
+        owner = owner or owner_of(root)
     except LookupError as error:
         return {s.id: _refused(root, s, (Problem(s.path, 0, 0, "", str(error)),)) for s in todo.values()}
     models = {app_id: model(root, source) for app_id, source in todo.items()}
@@ -84,7 +88,7 @@ def _convert(
     sources: dict[str, Source],
     apps: dict[str, App],
     problems: dict[str, tuple[Problem, ...]],
-    owner: quadlet.Owner,
+    owner: Owner,
     work: str,
 ) -> dict[str, Built]:
     """Convert `apps`. One that this node's Podman does not take is left out and added to `problems`."""
@@ -113,11 +117,11 @@ def _refused(root: str, source: Source, problems: tuple[Problem, ...]) -> Built:
     said = [one_line(str(problem)) for problem in problems[:_MAX_SAID]]
     if len(problems) > _MAX_SAID:
         said.append(f"and {len(problems) - _MAX_SAID} more: archy app validate {source.path}")
-    text = quadlet.render(
+    text = render(
         root,
         "refused.service.j2",
         source=source.path,
-        description=quote(f"{source.id}: manifest refused: {said[0]}", Form.SETTING),
+        description=prose(f"{source.id}: manifest refused: {said[0]}"),
         reasons=" ".join(quote(line, Form.WORD) for line in said),
     )
     return Built({paths.unit(source.id): text}, problems, None, {})
@@ -126,11 +130,11 @@ def _refused(root: str, source: Source, problems: tuple[Problem, ...]) -> Built:
 def leftover(root: str, app_id: str, problems: tuple[Problem, ...]) -> str:
     """The unit of an app that still runs though its manifest is gone, or refused without a good version before."""
     why = one_line(str(problems[0])) if problems else "its manifest is gone"
-    return quadlet.render(
+    return render(
         root,
         "leftover.service.j2",
-        description=quote(f"{app_id} (still running, {why})", Form.SETTING),
-        why=quote(why, Form.SETTING),
+        description=prose(f"{app_id} (still running, {why})"),
+        why=prose(why),
         source=f"{paths.APPS}/{app_id}/{paths.MANIFEST}" if problems else "",
-        uid=quadlet.owner_of(root).uid,
+        uid=owner_of(root).uid,
     )

@@ -18,7 +18,16 @@ _MARK = "\n--- "  # begins no line of a unit file
 
 def renderer(root: str) -> bytes:
     """What turns manifests into Quadlet text on this node: archy, and the service user."""
-    return f"{__version__}\0".encode() + user_line(root)
+    # A package that was built again under the same number has other times.
+    changed = [_changed(paths.under(root, paths.TEMPLATES)), _changed(os.path.dirname(__file__))]
+    return f"{__version__} {changed}\0".encode() + user_line(root)
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def toolchain(root: str) -> bytes:

@@ -14,15 +14,18 @@ from typing import Any
 from archy import __version__, build, catalogue, derive, install, manifest, paths, quadlet, settings, systemd
 from archy.installed import Source
 from archy.output import FAILED, NO_SUCH_APP, NOT_PERMITTED, OK, REFUSED, USAGE, CannotDo, complain, emit, say, table
+from archy.owner import Owner, owner_of
 from archy.problem import Problem, Refused
 
 _EXITS = """exit codes:
   0  done          1  it failed          2  wrong usage
-  3  a manifest or setting was refused   4  no such app   5  not permitted"""
+  3  a manifest or setting was refused   4  no such app   5  not permitted
+  130  interrupted"""
 
 
 # For a look at an app on a machine that is no node.
-_SAMPLE_OWNER = quadlet.Owner(uid=999, gid=999, subuid=100000, subgid=100000)
+_SAMPLE_IDS = (range(100_000, 165_536),)
+_SAMPLE_OWNER = Owner(999, 999, _SAMPLE_IDS, _SAMPLE_IDS)
 
 
 def main(arguments: list[str]) -> int:
@@ -39,6 +42,8 @@ def main(arguments: list[str]) -> int:
     except Refused as refused:
         for problem in refused.problems:
             say(str(problem))
+        where = refused.problems[0].file
+        complain(CannotDo(options.what, where, "is refused, see above", "archy-manifest(5) has every key"))
         return REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -155,7 +160,7 @@ def _source_at(what: str, path: str) -> Source:
 def _built(source: Source) -> build.Built:
     """The units of an app that need not be installed, on a machine that need not be a node."""
     try:
-        owner = quadlet.owner_of("/")
+        owner = owner_of("/")
     except LookupError:
         owner = _SAMPLE_OWNER
     with tempfile.TemporaryDirectory(prefix="archy-") as work:
@@ -226,4 +231,4 @@ def _as_root(what: str) -> None:
     if os.geteuid() != 0:
         raise CannotDo(what, "archy", "only root may do this", "use sudo", NOT_PERMITTED)
     if not systemd.booted():
-        raise CannotDo(what, "/run/systemd/system", "systemd does not run this machine", "", FAILED)
+        raise CannotDo(what, "/run/systemd/system", "systemd does not run this machine", "boot it with systemd", FAILED)

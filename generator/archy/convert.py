@@ -7,7 +7,7 @@ import subprocess
 from archy import disk, paths, rewrite
 
 Texts = dict[str, str]
-_TIMEOUT = 60  # seconds; systemd gives a generator 90
+_TIMEOUT = 25  # seconds; systemd gives a generator 90, and there may be three runs
 
 
 def convert(root: str, texts: dict[str, Texts], work: str) -> tuple[dict[str, Texts], dict[str, str]]:
@@ -18,8 +18,8 @@ def convert(root: str, texts: dict[str, Texts], work: str) -> tuple[dict[str, Te
     if not texts:
         return {}, {}
     source, target = f"{work}/.quadlet-in-{os.getpid()}", f"{work}/.quadlet-out-{os.getpid()}"
-    os.mkdir(source)
-    os.mkdir(target)
+    disk.make_flat(source)
+    disk.make_flat(target)
     try:
         for name, text in {name: text for app in texts.values() for name, text in app.items()}.items():
             disk.write(f"{source}/{name}", text)
@@ -32,8 +32,11 @@ def convert(root: str, texts: dict[str, Texts], work: str) -> tuple[dict[str, Te
             if lacking:
                 said = [line for name in lacking for line in complaints if f'"{name}"' in line]
                 reasons[app_id] = "; ".join(said or complaints) or "no unit came out"
-            else:
+                continue
+            try:
                 units[app_id] = {name: rewrite.service(text, source) for name, text in produced.items()}
+            except Exception as error:  # text that no Quadlet we know writes: this app's trouble alone
+                reasons[app_id] = f"what Quadlet wrote is not understood: {error}"
         return units, reasons
     finally:
         disk.remove_flat(source)

@@ -6,21 +6,19 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from archy import paths, secret
+from archy import confined, paths, secret
 from archy.model import App, GeneratedFile
-from archy.quadlet import SUBNETS, Owner, host_id
+from archy.owner import Owner
+from archy.quadlet import SUBNETS
 from archy.steps import Directory, File, Ownership, Step
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 # Existing manifests give the owner of an app's data as an ID on a node whose subordinate IDs start here.
 _CLASSIC_SUBUID = 100_000
-_RENDER_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,12 @@ def secrets(app: App, found: Mapping[str, Found], entropy: secret.Entropy) -> tu
     steps: list[Step] = []
     values: dict[str, str] = {}
     for declared in app.secrets:
-        names = [declared.name, f"{declared.name}.pw"] if declared.kind == "bcrypt" else [declared.name]
-        if not any(secret_path(name) in found for name in names):
+        if not any(secret_path(name) in found for name in declared.names):
             for name, content in secret.generate(declared.name, declared.kind, entropy).items():
                 steps.append(File(secret_path(name), content, 0, 0, 0o600, "missing"))
                 values[name] = secret.value(content)
             continue
-        for name in names:
+        for name in declared.names:
             path = secret_path(name)
             now = found.get(path)
             if now is None or now.content is None:
@@ -92,11 +89,11 @@ def data_owner(app: App, owner: Owner) -> tuple[int, int]:
     """The IDs on the node that own an app's data: by `data_uid`, else the user its container runs as."""
     if app.data_uid is not None and app.data_uid >= _CLASSIC_SUBUID:
         inside = app.data_uid - _CLASSIC_SUBUID + 1
-        return host_id(inside, owner.uid, owner.subuid), host_id(inside, owner.gid, owner.subgid)
+        return owner.host_uid(inside), owner.host_gid(inside)
     if app.data_uid is not None:
         return app.data_uid, app.data_uid
     user, _, group = (app.user or "0").partition(":")
-    return host_id(int(user), owner.uid, owner.subuid), host_id(int(group or user), owner.gid, owner.subgid)
+    return owner.host_uid(int(user)), owner.host_gid(int(group or user))
 
 
 def files(app: App, beside: Mapping[str, str], values: Mapping[str, str], facts: Facts) -> list[File]:
@@ -105,8 +102,8 @@ def files(app: App, beside: Mapping[str, str], values: Mapping[str, str], facts:
         File(
             file.path,
             _encoded(file, content(app, file, beside, values, facts)),
-            host_id(file.owner, facts.owner.uid, facts.owner.subuid),
-            host_id(file.group, facts.owner.gid, facts.owner.subgid),
+            facts.owner.host_uid(file.owner),
+            facts.owner.host_gid(file.group),
             file.mode,
             "wanted",
         )
@@ -187,30 +184,21 @@ def _render(file: GeneratedFile, text: str, app: App, values: Mapping[str, str],
         "network": network(SUBNETS[app.network]) if app.network in SUBNETS else {},
         "app": {"id": app.id, "name": app.name, "version": app.version},
     }
+
+    def rendered() -> str:
+        try:
+            text_: str = environment.from_string(text).render()
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            raise CannotDerive(f"{file.template}{f':{line}' if line else ''}: {error.message}") from None
+        except CannotDerive:
+            raise
+        except Exception as error:  # whatever else somebody's template can come to
+            raise CannotDerive(f"{file.template}: {type(error).__name__}: {error}") from None
+        return text_
+
     try:
-        with _bounded(_RENDER_SECONDS):
-            rendered: str = environment.from_string(text).render()
-    except CannotDerive:
-        raise
-    except TemplateError as error:
-        line = getattr(error, "lineno", None)
-        raise CannotDerive(f"{file.template}{f':{line}' if line else ''}: {error.message}") from None
-    except Exception as error:  # whatever else somebody's template can come to: too much recursion, memory, time
-        raise CannotDerive(f"{file.template}: {type(error).__name__}: {error}") from None
-    return rendered
-
-
-@contextmanager
-def _bounded(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in the block after some time. A template must not keep the others from being prepared."""
-
-    def late(_signal: int, _frame: object) -> None:
-        raise TimeoutError(f"takes longer than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        return confined.run(rendered).decode()
+    except confined.Failed as error:
+        said = str(error)
+        raise CannotDerive(said if said.startswith(str(file.template)) else f"{file.template}: {said}") from None

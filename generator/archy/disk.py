@@ -8,10 +8,13 @@ root have made, because root writes here into directories of the service user.
 """
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+from archy import paths
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = ".archy-new-"
@@ -30,6 +33,11 @@ def link(target: str, path: str) -> None:
     """Make a symbolic link, or leave it if it is there."""
     with suppress(FileExistsError):
         os.symlink(target, path)
+
+
+def make_flat(path: str) -> None:
+    """Make a directory, and any above it, among generated output."""
+    os.makedirs(path, exist_ok=True)
 
 
 def remove_flat(path: str) -> None:
@@ -89,10 +97,14 @@ def _step(descriptor: int, part: str, make: Callable[[int], None] | None) -> int
     except FileNotFoundError:
         if make is None:
             raise
-        with suppress(FileExistsError):
-            os.mkdir(part, 0o700, dir_fd=descriptor)
-        made = os.open(part, _DIRECTORY, dir_fd=descriptor)
+        # Under its final name only when owner and mode are right: what exists is left as it is, also after a crash.
+        temporary = f"{_TEMPORARY}{part}"
+        with suppress(FileNotFoundError):
+            os.rmdir(temporary, dir_fd=descriptor)
+        os.mkdir(temporary, 0o700, dir_fd=descriptor)
+        made = os.open(temporary, _DIRECTORY, dir_fd=descriptor)
         make(made)
+        os.rename(temporary, part, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         os.fsync(descriptor)
         return made
 
@@ -184,6 +196,38 @@ def remove(root: str, path: str) -> None:
     with suppress(FileNotFoundError), directory(root, above) as parent:
         os.unlink(name, dir_fd=parent)
         os.fsync(parent)
+
+
+def remove_tree(root: str, path: str) -> None:
+    """Remove a directory of ours and all in it; nothing happens if it is gone."""
+    import shutil
+
+    shutil.rmtree(paths.under(root, path), ignore_errors=True)
+
+
+def move(root: str, path: str, target: str) -> None:
+    """Give a file or directory another name in the same directory."""
+    above, name = os.path.split(path)
+    with directory(root, above) as parent:
+        os.rename(name, os.path.basename(target), src_dir_fd=parent, dst_dir_fd=parent)
+        os.fsync(parent)
+
+
+@contextmanager
+def lock(root: str, path: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file; `waiting` is called once if another process holds it."""
+    file = paths.under(root, path)
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _chown(descriptor: int, uid: int, gid: int) -> None:

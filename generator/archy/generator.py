@@ -10,8 +10,14 @@ import sys
 
 from archy import cache, disk, installed, paths
 
-# Both want all apps: the target at boot, the handle for `systemctl start 'archy-*'` (see archy-all.service).
-_WANTED_BY = ("archy.target", "archy-all.service")
+_WANTS = "archy.target.wants"
+# When even the unit that states a reason cannot be made: the reason is in the kernel's log.
+_LAST_RESORT = """[Unit]
+Description=An app that cannot be made into a unit (journalctl -k -g archy-generator)
+[Service]
+Type=oneshot
+ExecStart=/bin/false
+"""
 _NATIVE = ("/etc/systemd/system", "/run/systemd/system")
 
 
@@ -25,8 +31,8 @@ def main(argv: list[str]) -> int:
     try:
         for line in generate("/", argv[1]):
             log(line)
-    except OSError as error:
-        log(f"cannot write units: {error}")
+    except Exception as error:  # said in one line, as a person can read it in the kernel's log
+        log(f"cannot write units: {type(error).__name__}: {error}")
         return 1
     return 0
 
@@ -55,19 +61,30 @@ def generate(root: str, out: str) -> list[str]:
             missing.append(source)
         else:
             units.update(found)
-    missing = _convert(root, missing, units, out) if missing else []
-    gone = [app_id for app_id in sorted(active) if app_id not in app_ids and not _is_native(root, app_id)]
-    if missing or gone:
-        warnings += _build(root, missing, gone, active, units, out)
-    for name, text in units.items():
-        disk.write(f"{out}/{name}", text)
+    _write(out, units)
     _link_wants(out, [paths.unit(app_id) for app_id in app_ids])
+    gone = [app_id for app_id in sorted(active) if app_id not in app_ids and not _is_native(root, app_id)]
     _adopt_user_manager(root, out, bool(app_ids or gone))
+    # From here on it may take long, or go wrong: what nothing is wrong with is written already.
+    try:
+        if missing:
+            missing = _convert(root, missing, out)
+        if missing or gone:
+            warnings += _build(root, missing, gone, active, out)
+    except Exception as error:
+        reason = f"cannot be made into a unit: {type(error).__name__}: {error}"
+        warnings += [f"{source.path}: {reason}" for source in missing]
+        _write(out, {paths.unit(source.id): _LAST_RESORT for source in missing})
     return warnings
 
 
-def _convert(root: str, sources: list[installed.Source], units: dict[str, str], out: str) -> list[installed.Source]:
-    """Add the units of those whose Quadlet text was kept when they were accepted; returns the others."""
+def _write(out: str, units: dict[str, str]) -> None:
+    for name, text in units.items():
+        disk.write(f"{out}/{name}", text)
+
+
+def _convert(root: str, sources: list[installed.Source], out: str) -> list[installed.Source]:
+    """Write the units of those whose Quadlet text was kept when they were accepted; returns the others."""
     from archy.convert import convert
 
     tools = cache.renderer(root)
@@ -79,27 +96,25 @@ def _convert(root: str, sources: list[installed.Source], units: dict[str, str], 
                 texts[source.id] = text
     converted, _ = convert(root, texts, out)
     for found in converted.values():
-        units.update(found)
+        _write(out, found)
     return [source for source in sources if source.id not in converted]
 
 
-def _build(
-    root: str, missing: list[installed.Source], gone: list[str], active: set[str], units: dict[str, str], out: str
-) -> list[str]:
-    """Add the units of what is not known yet, is bad, or is gone but runs; returns warnings."""
+def _build(root: str, missing: list[installed.Source], gone: list[str], active: set[str], out: str) -> list[str]:
+    """Write the units of what is not known yet, is bad, or is gone but runs; returns warnings."""
     from archy import build
 
     warnings = []
     outcome = build.build(root, missing, out)
     for app_id, built in outcome.items():
         warnings += [str(problem) for problem in built.problems]
-        units.update(built.units)
+        _write(out, built.units)
         if built.app is None and app_id in active:
             gone = [*gone, app_id]
     for app_id in gone:
         problems = outcome[app_id].problems if app_id in outcome else ()
         try:
-            units[paths.unit(app_id)] = build.leftover(root, app_id, problems)
+            _write(out, {paths.unit(app_id): build.leftover(root, app_id, problems)})
         except LookupError as error:
             warnings.append(f"{app_id}: runs, but nobody can stop it well: {error}")
     return warnings
@@ -110,11 +125,10 @@ def _is_native(root: str, app_id: str) -> bool:
 
 
 def _link_wants(out: str, names: list[str]) -> None:
-    for wanting in _WANTED_BY if names else ():
-        directory = f"{out}/{wanting}.wants"
-        os.makedirs(directory, exist_ok=True)
-        for name in names:
-            disk.link(f"../{name}", f"{directory}/{name}")
+    if names:
+        disk.make_flat(f"{out}/{_WANTS}")
+    for name in names:
+        disk.link(f"../{name}", f"{out}/{_WANTS}/{name}")
 
 
 def _adopt_user_manager(root: str, out: str, wanted: bool) -> None:
@@ -122,6 +136,6 @@ def _adopt_user_manager(root: str, out: str, wanted: bool) -> None:
     fields = installed.user_line(root).split(b":")
     if wanted and len(fields) > 2:
         directory = f"{out}/user@{fields[2].decode()}.service.d"
-        os.makedirs(directory, exist_ok=True)
+        disk.make_flat(directory)
         with open(paths.under(root, f"{paths.TEMPLATES}/user-manager.conf"), encoding="utf-8") as template:
             disk.write(f"{directory}/50-archy.conf", template.read())

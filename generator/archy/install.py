@@ -7,8 +7,8 @@ finishes. Installing is a link, a reload and a start; an operator can do the sam
 
 from __future__ import annotations
 
-import itertools
 import os
+import re
 import subprocess
 import time
 
@@ -18,7 +18,6 @@ from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.prepare import locked, prepare
 
 _POLL = 0.5  # seconds
-_REMOVED = f"{paths.APPS}/.removed-"  # where an operator's own app waits to be installed again
 
 
 def install(app_id: str, wait: bool) -> None:
@@ -40,9 +39,12 @@ def install(app_id: str, wait: bool) -> None:
         raise CannotDo(
             what, "archy-prepare", "not everything could be prepared, see above", f"mend it, then: archy app {what}"
         )
-    _reload(what)
+    _systemctl(what, "daemon-reload")
+    if not wait:
+        _systemctl(what, "start", "--no-block", *map(paths.unit, names))
+        return
     jobs = [(name, systemd.job("start", paths.unit(name))) for name in names]
-    failed = [name for name, job in jobs if wait and not _await(name, job, "starting", "ready")]
+    failed = [name for name, job in jobs if not _await(name, job, "starting", "ready")]
     for name in failed:
         for line in systemd.journal(paths.unit(name), 5):
             say(f"  {line}")
@@ -52,10 +54,19 @@ def install(app_id: str, wait: bool) -> None:
 
 
 def _bring_back(app_id: str) -> None:
-    own, removed = (paths.under("/", path) for path in (f"{paths.APPS}/{app_id}", f"{_REMOVED}{app_id}"))
-    if os.path.isdir(removed) and not os.path.lexists(own):
-        os.rename(removed, own)
-        say(f"{app_id}: brought back {own}")
+    """Take back the operator's own app of that ID that was removed last, if it is not there again already."""
+    kept = _kept(app_id)
+    if kept and not os.path.lexists(f"{paths.APPS}/{app_id}"):
+        with locked("/"):
+            disk.move("/", kept[-1], f"{paths.APPS}/{app_id}")
+        say(f"{app_id}: brought back from {kept[-1]}")
+
+
+def _kept(app_id: str) -> list[str]:
+    """Where an operator's own apps of that ID are kept after their removal, the newest last."""
+    pattern = re.compile(rf"\.removed-{re.escape(app_id)}\.([0-9]+)")
+    found = [match for name in os.listdir(paths.APPS) if (match := pattern.fullmatch(name))]
+    return [f"{paths.APPS}/{match[0]}" for match in sorted(found, key=lambda match: int(match[1]))]
 
 
 def _usable(what: str, every: list[Entry], app_id: str) -> Entry:
@@ -81,27 +92,22 @@ def _check_dependencies(what: str, every: list[Entry], wanted: list[Entry]) -> N
 
 
 def _check_ports(what: str, every: list[Entry], wanted: list[Entry]) -> None:
-    ids = {entry.id for entry in wanted}
-    taken = {
-        (p.host, p.protocol): e.id for e in every if e.installed and e.app and e.id not in ids for p in e.app.ports
-    }
-    for entry in wanted:
-        for port in entry.app.ports if entry.app else ():
-            holder = taken.get((port.host, port.protocol))
-            if holder:
-                raise CannotDo(
-                    what,
-                    entry.id,
-                    f"wants port {port.host}/{port.protocol}, which {holder} has",
-                    f"archy app remove {holder}",
-                )
+    new = {entry.id for entry in wanted}
+    others = [e for e in every if e.installed and e.id not in new]
+    for index, entry in enumerate(wanted):
+        for holder in [*others, *wanted[:index]]:
+            for port in entry.app.ports if entry.app else ():
+                if holder.app and any(port.clashes(taken) for taken in holder.app.ports):
+                    why = f"wants port {port.host}/{port.protocol}, which {holder.id} has"
+                    raise CannotDo(what, entry.id, why, f"archy app remove {holder.id}")
 
 
-def _reload(what: str) -> None:
+def _systemctl(what: str, *arguments: str) -> None:
     try:
-        systemd.reload()
+        systemd.ctl(*arguments)
     except subprocess.CalledProcessError as error:
-        raise CannotDo(what, "systemctl daemon-reload", " ".join(error.stderr.split())) from None
+        why = " ".join(error.stderr.split())
+        raise CannotDo(what, "systemctl " + " ".join(arguments), why, f"mend that, then: archy app {what}") from None
 
 
 def _await(app_id: str, job: subprocess.Popen[str], doing: str, done: str) -> bool:
@@ -133,15 +139,16 @@ def remove(app_id: str) -> None:
         if entry.installed and entry.app and entry.id not in names and app_id in entry.app.needs:
             raise CannotDo(what, entry.id, f"needs {app_id}", f"archy app remove {entry.id}")
     for name in names:
+        if name != app_id and not known[name].installed:
+            continue
         unit = systemd.unit(name)
         if unit and unit.loaded and not _await(name, systemd.job("stop", unit.name), "stopping", "stopped"):
             raise CannotDo(what, unit.name, "could not be stopped, see above", f"systemctl status {unit.name}")
         with locked("/"):
             _unlink(name, known.get(name))
         say(f"{name}: removed")
-    _reload(what)
-    for name in names:
-        systemd.forget_failure(paths.unit(name))
+    _systemctl(what, "daemon-reload")
+    systemd.sweep(list(map(paths.unit, names)))
     say(f"data and secrets are kept in {paths.HOME}")
 
 
@@ -150,10 +157,9 @@ def _unlink(app_id: str, entry: Entry | None) -> None:
     if os.path.islink(path):
         disk.remove("/", path)
     elif entry is not None and entry.installed:
-        kept = next(
-            name for n in itertools.count() if not os.path.lexists(name := f"{_REMOVED}{app_id}{f'.{n}' if n else ''}")
-        )
-        os.rename(path, kept)
+        last = _kept(app_id)[-1:]
+        kept = f"{paths.APPS}/.removed-{app_id}.{int(last[0].rpartition('.')[2]) + 1 if last else 0}"
+        disk.move("/", path, kept)
         say(f"{app_id}: its manifest is kept in {kept}")
     accept.forget("/", app_id)
     for leftover in (cache.units_path(app_id), f"{paths.PREPARED}/{app_id}.json"):

@@ -7,7 +7,7 @@ that takes long (dataclasses alone would double the time).
 
 import os
 
-from archy import paths
+from archy import __version__, paths
 
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
@@ -72,11 +72,29 @@ def source(root: str, app_id: str) -> Source:
     )
 
 
+def accepted_ids(root: str) -> list[str]:
+    """The apps of which a last good version is kept, sorted."""
+    try:
+        return sorted(name for name in os.listdir(paths.under(root, paths.ACCEPTED)) if is_label(name))
+    except FileNotFoundError:
+        return []
+
+
+def version_prefix(app_id: str) -> str:
+    """How the directories begin that hold versions of an app that this archy, by its rules, has accepted."""
+    return f".{app_id}-{__version__}-"
+
+
 def is_accepted(root: str, source: Source) -> bool:
-    """Whether the installed version of an app is the one that was accepted last, and so needs no checking."""
+    """Whether the installed version of an app is the one that this archy accepted last, and so needs no checking."""
     if source.content is None or source.content != source.accepted:
         return False
-    return source.beside.issuperset(tree(accepted_folder(root, source.id)))
+    folder = accepted_folder(root, source.id)
+    try:
+        by_us = os.readlink(folder).startswith(version_prefix(source.id))
+    except OSError:
+        return False
+    return by_us and source.beside.issuperset(tree(folder))
 
 
 def tree(directory: str, prefix: str = "") -> list[str]:

@@ -22,6 +22,13 @@ class Port:
     protocol: str = "tcp"
     bind: str = "0.0.0.0"
 
+    def clashes(self, other: Port) -> bool:
+        """Whether both want the same port of the node on addresses that overlap."""
+        everywhere = {"0.0.0.0", "::"} & {self.bind, other.bind}
+        return (self.host, self.protocol) == (other.host, other.protocol) and bool(
+            everywhere or self.bind == other.bind
+        )
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -37,14 +44,13 @@ class Volume:
 class HealthCheck:
     """How readiness is asked, from inside the container. `command` is a list to execute, without a shell.
 
-    `interval` and `timeout` are in seconds; `port` and `path` belong to the kinds `http` and `tcp`.
+    `timeout` is in seconds; `port` and `path` belong to the kinds `http` and `tcp`.
     """
 
     kind: str
     port: int = 0
     path: str = "/"
     command: tuple[str, ...] = ()
-    interval: float = 30
     timeout: float = 5
     retries: int = 3
 
@@ -53,6 +59,11 @@ class HealthCheck:
 class Secret:
     name: str
     kind: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files that hold it: bcrypt has the hash, and the plain text for a person to log in with."""
+        return (self.name, f"{self.name}.pw") if self.kind == "bcrypt" else (self.name,)
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,6 @@ class App:
     id: str
     name: str
     version: str
-    description: str
     image: str
     pull: str
     network: str
@@ -99,7 +109,6 @@ class App:
     secrets: tuple[Secret, ...]
     files: tuple[GeneratedFile, ...]
     data_uid: int | None
-    interface: tuple[tuple[str, Any], ...]
 
     @property
     def container_name(self) -> str:
@@ -118,7 +127,6 @@ def app_of(data: dict[str, Any]) -> App:
         id=app["id"],
         name=app["name"],
         version=app["version"],
-        description=app.get("description", ""),
         image=container["image"],
         pull={"if-not-present": "missing"}.get(policy := container.get("pull_policy", "missing"), policy),
         network=container.get("network", SHARED_NETWORK),
@@ -127,7 +135,7 @@ def app_of(data: dict[str, Any]) -> App:
         entrypoint=tuple(container.get("entrypoint", ())),
         arguments=tuple(container.get("custom_args", ())),
         environment=tuple(app.get("environment", ())),
-        ports=tuple(_port(entry) for entry in app.get("ports", ())),
+        ports=tuple(port(entry) for entry in app.get("ports", ())),
         volumes=tuple(
             Volume(entry["type"], entry["source"], entry["target"], tuple(entry.get("options", ())))
             for entry in app.get("volumes", ())
@@ -145,13 +153,13 @@ def app_of(data: dict[str, Any]) -> App:
         secrets=tuple(Secret(entry["name"], entry["kind"]) for entry in container.get("generated_secrets", ())),
         files=tuple(_file(entry, user) for entry in container.get("generated_files", ())),
         data_uid=container.get("data_uid"),
-        interface=tuple((app.get("interfaces") or {}).get("main", {}).items()),
     )
 
 
-def _port(entry: dict[str, Any]) -> Port:
+def port(entry: dict[str, Any]) -> Port:
+    """A port of a manifest."""
     everywhere = "127.0.0.1" if entry.get("auth") == "local" else "0.0.0.0"
-    return Port(entry["host"], entry["container"], entry.get("protocol", "tcp"), entry.get("bind", everywhere))
+    return Port(entry["host"], entry.get("container", 0), entry.get("protocol", "tcp"), entry.get("bind", everywhere))
 
 
 def _file(entry: dict[str, Any], user: str) -> GeneratedFile:
@@ -170,7 +178,6 @@ def _file(entry: dict[str, Any], user: str) -> GeneratedFile:
 def health_check(entry: dict[str, Any]) -> HealthCheck:
     """The health check of a manifest; raises ValueError with the reason when its endpoint cannot be understood."""
     rules = {
-        "interval": seconds(entry.get("interval", "30s")),
         "timeout": seconds(entry.get("timeout", "5s")),
         "retries": entry.get("retries", 3),
     }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Where things live on a node.
 
-Every path is a constant as seen from the node; `under(root, path)` puts it below another root, so that tests and
-`archy --root` work on a directory. Imported by the generator's fast path: nothing but `os` may be imported here.
+Every path is a constant as seen from the node; `under(root, path)` puts it below another root, so that tests work
+on a directory. Imported by the generator's fast path: nothing but `os` may be imported here.
 """
 
 import os

@@ -13,11 +13,12 @@ import tempfile
 from collections.abc import Iterable
 from typing import Any
 
-from archy import accept, build, cache, derive, disk, installed, paths, quadlet, settings, stamp
+from archy import accept, build, cache, derive, disk, installed, paths, settings, stamp
 from archy.build import Built
 from archy.derive import CannotDerive, Facts, Found
 from archy.installed import Source
 from archy.model import App
+from archy.owner import owner_of
 from archy.problem import Refused
 from archy.steps import Directory, Step, execute
 
@@ -30,6 +31,8 @@ def run(root: str, app_ids: list[str]) -> list[str]:
     for directory in (paths.ACCEPTED, paths.UNIT_CACHE):
         disk.make_directory(root, directory, os.geteuid(), os.getegid(), 0o755)
     disk.make_directory(root, paths.PREPARED, os.geteuid(), os.getegid(), 0o700)
+    before = {app_id: stamp.prints(_inputs(root, app_id)) for app_id in app_ids}
+    versions = {app_id: accept.version(root, app_id) for app_id in app_ids}
     sources = [installed.source(root, app_id) for app_id in app_ids]
     with tempfile.TemporaryDirectory(prefix="archy-") as work:
         outcome = build.build(root, sources, work)
@@ -38,14 +41,21 @@ def run(root: str, app_ids: list[str]) -> list[str]:
     for source in sources:
         try:
             if facts is None:
-                facts = Facts(quadlet.owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
-            _prepare(root, source, outcome[source.id], facts)
+                facts = Facts(owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
+            _prepare(root, source, outcome[source.id], facts, versions[source.id], before[source.id])
         except Exception as error:  # whatever it is, it must not keep the other apps from being prepared
             expected = isinstance(error, Refused | CannotDerive | LookupError | OSError)
             said = str(error) if expected else f"{type(error).__name__}: {error}"
             failed.append(source.id)
             _say(f"{source.id}: not prepared: {line}" for line in said.splitlines())
     return failed
+
+
+def _inputs(root: str, app_id: str) -> list[str]:
+    """What a pass reads for any app, besides its secrets."""
+    read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
+    folder = installed.folder(root, app_id)
+    return [*(paths.under(root, path) for path in read), folder, *(f"{folder}/{n}" for n in installed.tree(folder))]
 
 
 def _say(lines: Iterable[str]) -> None:
@@ -95,15 +105,16 @@ def _content(path: str) -> bytes | None:
         return None
 
 
-def _prepare(root: str, source: Source, built: Built, facts: Facts) -> None:
+def _prepare(root: str, source: Source, built: Built, facts: Facts, version: str, before: dict[str, str]) -> None:
     """Plan, accept the version that the plan is for, execute, and leave a stamp over all that this depended on."""
     if built.app is None:
         raise Refused(built.problems)
     app, problems = built.app, [str(problem) for problem in built.problems]
-    folder = installed.folder(root, source.id)
+    secrets = [paths.under(root, path) for path in _secret_paths(app)]
+    before |= stamp.prints(secrets)
     if not problems:
         try:
-            plan = _plan(root, app, folder, facts)
+            plan = _plan(root, app, installed.folder(root, source.id), facts)
         except CannotDerive as error:
             # The units are made from the manifest alone: only with the same one can the last good files serve.
             if source.content != source.accepted:
@@ -113,19 +124,16 @@ def _prepare(root: str, source: Source, built: Built, facts: Facts) -> None:
         plan = _plan(root, app, installed.accepted_folder(root, source.id), facts)
         _say(f"{source.id}: {problem}" for problem in problems)
         _say([f"{source.id}: the last good version stays in force"])
-    elif accept.store(root, source.id):
+    elif accept.store(root, source.id, version):
         _say([f"{source.id}: accepted version {app.version}"])
     _remember(root, source, built)
     _say(f"{source.id}: {step}" for step in plan)
     execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *plan])
-    read = [paths.APPS, f"{paths.APPS}/{source.id}", f"{paths.ACCEPTED}/{source.id}", paths.NODE, _ACCEPTED_NODE]
-    read += ["/etc/passwd", "/etc/subuid", "/etc/subgid", cache.units_path(source.id), cache.text_path(source.id)]
-    read += [*_secret_paths(app), *(file.path for file in app.files)]
-    original = installed.folder(root, source.id)
-    watched = [paths.under(root, path) for path in read]
-    watched += [original, *(os.path.join(original, name) for name in sorted(source.beside))]
+    kept = [f"{paths.ACCEPTED}/{source.id}", cache.units_path(source.id), cache.text_path(source.id)]
+    written = {paths.under(root, path) for path in (*kept, *(file.path for file in app.files))}
+    written |= {paths.under(root, step.path) for step in plan} & set(secrets)
     made = [paths.under(root, step.path) for step in derive.directories(app, facts.owner)]
-    content = stamp.content(watched, made)
+    content = stamp.content(root, before | stamp.prints(sorted(written)), made)
     disk.replace_file(root, f"{paths.PREPARED}/{source.id}.json", content, os.geteuid(), os.getegid(), 0o600)
 
 
@@ -140,8 +148,7 @@ def _plan(root: str, app: App, folder: str, facts: Facts) -> list[Step]:
 
 
 def _secret_paths(app: App) -> list[str]:
-    names = [name for s in app.secrets for name in ([s.name, f"{s.name}.pw"] if s.kind == "bcrypt" else [s.name])]
-    return [derive.secret_path(name) for name in names]
+    return [derive.secret_path(name) for secret in app.secrets for name in secret.names]
 
 
 def _templates(app: App, folder: str) -> dict[str, str]:

@@ -6,13 +6,11 @@ the generator. Run for all apps at boot, and for one app by its unit's ExecStart
 moment: killed halfway, the next run finishes. When nothing changed, nothing is imported and nothing is written.
 """
 
-import fcntl
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from archy import installed, paths, stamp
+from archy import disk, installed, paths, stamp
 
 EX_FAILED, EX_USAGE, EX_NOT_INSTALLED = 1, 2, 4
 
@@ -29,7 +27,21 @@ def main(argv: list[str]) -> int:
             print(f"{name}: {paths.APPS}/{name}: is not installed", file=sys.stderr)
             return EX_NOT_INSTALLED
     os.umask(0o022)
+    if not names:
+        forget_gone("/", app_ids)
     return prepare("/", names or app_ids)
+
+
+def forget_gone(root: str, app_ids: list[str]) -> None:
+    """Remove the last good versions of apps that somebody has uninstalled by hand, and that run no more."""
+    known = {*app_ids, *installed.running(root)}
+    gone = [app_id for app_id in installed.accepted_ids(root) if app_id not in known]
+    if gone:
+        from archy import accept
+
+        with locked(root):
+            for app_id in gone:
+                accept.forget(root, app_id)
 
 
 def prepare(root: str, app_ids: list[str]) -> int:
@@ -46,11 +58,8 @@ def prepare(root: str, app_ids: list[str]) -> int:
         return EX_FAILED if preparation.run(root, todo) else 0
 
 
-@contextmanager
-def locked(root: str) -> Iterator[None]:
-    """Hold the lock under which archy writes to the node; waits for another pass to end."""
-    path = paths.under(root, paths.LOCK)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def locked(root: str) -> AbstractContextManager[None]:
+    """The lock under which archy writes to the node."""
+    return disk.lock(
+        root, paths.LOCK, lambda: print("waiting for another archy to finish", file=sys.stderr, flush=True)
+    )

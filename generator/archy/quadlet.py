@@ -10,12 +10,12 @@ import functools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from archy import paths
 from archy.model import SHARED_NETWORK, App, HealthCheck
-from archy.quoting import Form, quote
+from archy.owner import Owner
+from archy.quoting import Form, prose, quote
+from archy.templates import render
 
 # A static busybox makes http and tcp checks in an image that has no shell, no curl and no wget.
 BUSYBOX = "/usr/bin/busybox"
@@ -25,36 +25,6 @@ SUBNETS = {SHARED_NETWORK: "10.89.0.0/24"}
 STOP_MARGIN = 15  # seconds between an app's grace and the outer deadline
 
 Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The service user on this node: numeric IDs, and where its subordinate IDs start."""
-
-    uid: int
-    gid: int
-    subuid: int
-    subgid: int
-
-
-@functools.cache
-def _environment(directory: str) -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(directory),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # unit files, not HTML; every value is quoted before it comes here
-    )
-
-
-def render(root: str, template: str, **values: Any) -> str:
-    """The text of one of our own templates."""
-    text: str = _environment(paths.under(root, paths.TEMPLATES)).get_template(template).render(**values)
-    return text
 
 
 def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dict[str, str]:
@@ -69,19 +39,19 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
             "app.container.j2",
             app=app,
             source=quote(source, Form.SETTING),
-            description=quote(" ".join((app.name, note)).strip(), Form.SETTING),
+            description=prose(f"{app.name} {note}"),
             uid=owner.uid,
             needs=[paths.unit(need) for need in app.needs],
-            wants=[*_network_units(app.network), *(f"{_unit_stem(name)}-volume.service" for name in volumes)],
+            wants=[*_network_units(app.network), *(f"archy-{name}-volume.service" for name in volumes)],
             container=list(_container(app)),
             limits=list(_limits(app)),
             stop_margin=STOP_MARGIN,
         )
     }
     for name in volumes:
-        result[f"{_unit_stem(name)}.volume"] = render(root, "volume.j2", name=name, uid=owner.uid)
+        result[f"archy-{name}.volume"] = render(root, "volume.j2", name=name, uid=owner.uid)
     if app.network != "pasta":
-        result[f"{_unit_stem(app.network)}.network"] = render(
+        result[f"{_network_stem(app.network)}.network"] = render(
             root,
             "network.j2",
             name=app.network,
@@ -94,16 +64,16 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
             shared = render(
                 root, "network.j2", name=SHARED_NETWORK, subnet=SUBNETS[SHARED_NETWORK], after=[], uid=owner.uid
             )
-            result[f"{_unit_stem(SHARED_NETWORK)}.network"] = shared
+            result[f"{_network_stem(SHARED_NETWORK)}.network"] = shared
     return dict(sorted(result.items()))
 
 
-def _unit_stem(name: str) -> str:
+def _network_stem(name: str) -> str:
     return name if name == SHARED_NETWORK else f"archy-{name}"
 
 
 def _network_units(network: str) -> list[str]:
-    return [] if network == "pasta" else [f"{_unit_stem(network)}-network.service"]
+    return [] if network == "pasta" else [f"{_network_stem(network)}-network.service"]
 
 
 def _container(app: App) -> Iterator[Pair]:
@@ -185,43 +155,6 @@ def _limits(app: App) -> Iterator[Pair]:
 
 def _yes(value: bool) -> str:
     return "true" if value else "false"
-
-
-def owner_of(root: str) -> Owner:
-    """The service user, from passwd and the subordinate ID files.
-
-    Read from the files, not through NSS: that may ask services that wait for systemd, which waits for the generator.
-    Raises LookupError when there is no such user.
-    """
-    for line in _lines(root, "/etc/passwd"):
-        fields = line.split(":")
-        if fields[0] == paths.USER and len(fields) > 3:
-            names = (paths.USER, fields[2])
-            return Owner(
-                int(fields[2]), int(fields[3]), _first(root, "/etc/subuid", names), _first(root, "/etc/subgid", names)
-            )
-    raise LookupError(f"/etc/passwd has no user {paths.USER}: install the package again, or run systemd-sysusers")
-
-
-def _first(root: str, path: str, names: tuple[str, str]) -> int:
-    for line in _lines(root, path):
-        fields = line.split(":")
-        if len(fields) == 3 and fields[0] in names and fields[1].isdigit():
-            return int(fields[1])
-    return 0
-
-
-def _lines(root: str, path: str) -> list[str]:
-    try:
-        with open(paths.under(root, path), encoding="utf-8", errors="replace") as file:
-            return file.read().splitlines()
-    except FileNotFoundError:
-        return []
-
-
-def host_id(inside: int, own: int, first: int) -> int:
-    """The ID on the node of an ID inside a rootless container: 0 is the service user, the rest are subordinate."""
-    return own if inside == 0 else first + inside - 1
 
 
 def exists(root: str) -> bool:

@@ -35,3 +35,9 @@ def quote(value: str, form: Form) -> str:
         raise ValueError(f"holds a control character: {value!r}")
     value = value.replace("%", "%%")
     return value if form is Form.SETTING else value.replace("$", "$$")
+
+
+def prose(text: str) -> str:
+    """A text for people as a setting, whatever is in it: on one line, and never refused."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return quote(line.rstrip("\\ ") or "?", Form.SETTING)

@@ -15,7 +15,8 @@ from typing import Any
 
 from archy import paths
 from archy.document import Path
-from archy.model import SHARED_NETWORK, health_check
+from archy.model import SHARED_NETWORK, Port, Secret, health_check, port
+from archy.problem import shown
 
 Found = Iterator[tuple[Path, str]]
 Rule = Callable[[dict[str, Any]], Found]
@@ -55,7 +56,8 @@ def _identity(app: dict[str, Any], app_id: str) -> Found:
     own = app.get("id", app_id)
     if own != app_id:
         yield ("app", "id"), f"must be the name of the folder, {app_id}, is {own}"
-    if own in _RESERVED_IDS or own.endswith(_RESERVED_ENDINGS):
+    # archy-<id> is also the container of a companion.
+    if own in _RESERVED_IDS or own.endswith(_RESERVED_ENDINGS) or own.startswith("archy-"):
         yield ("app", "id"), "is reserved for units of archy's own"
     if app.get("companion_of") == own:
         yield ("app", "companion_of"), "must be another app"
@@ -99,25 +101,24 @@ def _twice(path: Path, values: list[tuple[int, Any]], key: str = "") -> Found:
 
 
 def _ports(app: dict[str, Any]) -> Found:
-    taken: list[tuple[int, str, int, Any]] = []
-    for index, port in _items(app, "ports", ("host",)):
+    taken: list[tuple[int, Port]] = []
+    for index, entry in _items(app, "ports", ("host",)):
         at: Path = ("app", "ports", index)
-        if port["host"] < 1024:
-            yield (*at, "host"), f"must be 1024 or more for a rootless container, is {port['host']}"
-        bind = port.get("bind", "127.0.0.1" if port.get("auth") == "local" else "0.0.0.0")
+        wanted = port(entry)
+        if wanted.host < 1024:
+            yield (*at, "host"), f"must be 1024 or more for a rootless container, is {wanted.host}"
         try:
-            address = ipaddress.ip_address("" if "%" in bind else bind)
+            address = ipaddress.ip_address("" if "%" in wanted.bind else wanted.bind)
         except ValueError:
-            yield (*at, "bind"), f"must be an IP address, is {bind}"
+            yield (*at, "bind"), f"must be an IP address, is {shown(wanted.bind)}"
             continue
-        if port.get("auth") == "local" and not address.is_loopback:
+        if entry.get("auth") == "local" and not address.is_loopback:
             yield (*at, "bind"), "must be a loopback address where auth is local"
-        for number, protocol, other, place in taken:
-            same = address == place or address.is_unspecified or place.is_unspecified
-            if (number, protocol) == (port["host"], port.get("protocol", "tcp")) and same:
+        for other, one in taken:
+            if wanted.clashes(one):
                 yield (*at, "host"), f"is the same as ports[{other}]"
                 break
-        taken.append((port["host"], port.get("protocol", "tcp"), index, address))
+        taken.append((index, wanted))
 
 
 def _volumes(app: dict[str, Any]) -> Found:
@@ -158,7 +159,7 @@ def _files(app: dict[str, Any], beside: frozenset[str]) -> Found:
     container = _container(app)
     secrets = set()
     for _, entry in _items(container, "generated_secrets", ("name",)):
-        secrets |= {entry["name"], f"{entry['name']}.pw"} if entry.get("kind") == "bcrypt" else {entry["name"]}
+        secrets |= set(Secret(entry["name"], entry.get("kind", "")).names)
     at: Path = ("app", "container", "generated_files")
     files = list(_items(container, "generated_files", ("path",)))
     yield from _twice(at, [(index, entry["path"]) for index, entry in files], "path")
@@ -168,10 +169,10 @@ def _files(app: dict[str, Any], beside: frozenset[str]) -> Found:
         if ("content" in entry) == ("template" in entry):
             yield (*at, index), "needs either content or template"
         if entry.get("template") and entry["template"] not in beside:
-            yield (*at, index, "template"), f"is not a file beside the manifest: {entry['template']}"
+            yield (*at, index, "template"), f"is not a file beside the manifest: {shown(entry['template'])}"
         for name in _SECRET.findall(entry.get("content") or ""):
             if name not in secrets:
-                yield (*at, index, "content"), f"names a secret that generated_secrets does not declare: {name}"
+                yield (*at, index, "content"), f"names a secret that generated_secrets does not declare: {shown(name)}"
 
 
 def _is_normal(path: str) -> bool:

@@ -10,9 +10,9 @@ import json
 import os
 import stat
 
-from archy import __version__, paths
+from archy import cache, paths
 
-_PROGRAM = f"archy {__version__}"
+_MAX_BYTES = 16 * 1024 * 1024  # nothing we derive is larger
 
 
 def fingerprint(path: str) -> str:
@@ -23,13 +23,20 @@ def fingerprint(path: str) -> str:
             return "link " + os.readlink(path)
         if stat.S_ISDIR(status.st_mode):
             return "directory " + "\0".join(sorted(os.listdir(path)))
-        if not stat.S_ISREG(status.st_mode):
-            return f"other {status.st_mode:o}"
-        with open(path, "rb", 0) as file:
-            content = hashlib.sha256(file.read()).hexdigest()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            return f"other {status.st_mode:o} {status.st_size} {status.st_mtime_ns}"
+        # The directory may be the service user's, who can put something else there meanwhile.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", 0) as file:
+            content = hashlib.sha256(file.read(_MAX_BYTES) or b"").hexdigest()
         return f"file {status.st_mode:o} {status.st_uid} {status.st_gid} {content}"
     except OSError as error:
         return f"error {error.errno}"
+
+
+def prints(watched: list[str]) -> dict[str, str]:
+    """The fingerprints of paths, as they are now. Taken before a pass reads them: a later change makes it stale."""
+    return {path: fingerprint(path) for path in watched}
 
 
 def path(root: str, app_id: str) -> str:
@@ -37,10 +44,13 @@ def path(root: str, app_id: str) -> str:
     return paths.under(root, f"{paths.PREPARED}/{app_id}.json")
 
 
-def content(watched: list[str], directories: list[str]) -> bytes:
-    """The bytes of a stamp over the given paths as they are now, and over directories that only must be there."""
-    prints = {path: fingerprint(path) for path in watched}
-    return json.dumps({"program": _PROGRAM, "paths": prints, "directories": directories}).encode()
+def content(root: str, watched: dict[str, str], directories: list[str]) -> bytes:
+    """The bytes of a stamp over fingerprints, and over directories that only must be there."""
+    return json.dumps({"program": _program(root), "paths": watched, "directories": directories}).encode()
+
+
+def _program(root: str) -> str:
+    return f"archy {cache.toolchain(root)!r}"
 
 
 def is_fresh(root: str, app_id: str) -> bool:
@@ -49,7 +59,7 @@ def is_fresh(root: str, app_id: str) -> bool:
         with open(path(root, app_id), "rb", 0) as file:
             found = json.loads(file.read())
         return (
-            found["program"] == _PROGRAM
+            found["program"] == _program(root)
             and all(fingerprint(path) == before for path, before in found["paths"].items())
             and all(os.path.isdir(path) for path in found["directories"])
         )

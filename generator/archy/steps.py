@@ -50,28 +50,7 @@ class Ownership:
         return f"set owner and mode of {self.path} to {self.uid}:{self.gid} {self.mode:04o}"
 
 
-@dataclass(frozen=True)
-class Link:
-    """Make a symbolic link, in the place of another if there is one."""
-
-    path: str
-    target: str
-
-    def __str__(self) -> str:
-        return f"link {self.path} to {self.target}"
-
-
-@dataclass(frozen=True)
-class Remove:
-    """Remove a file, a link, or nothing if it is gone."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"remove {self.path}"
-
-
-Step = Directory | File | Ownership | Link | Remove
+Step = Directory | File | Ownership
 
 
 def execute(root: str, steps: Iterable[Step]) -> None:
@@ -84,7 +63,3 @@ def execute(root: str, steps: Iterable[Step]) -> None:
                 disk.replace_file(root, path, content, uid, gid, mode)
             case Ownership(path, uid, gid, mode):
                 disk.set_ownership(root, path, uid, gid, mode)
-            case Link(path, target):
-                disk.replace_link(root, path, target)
-            case Remove(path):
-                disk.remove(root, path)

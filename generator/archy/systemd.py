@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from archy import paths
 
-_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ExecMainStatus", "Description")
+_PROPERTIES = ("Id", "LoadState", "ActiveState", "NRestarts")
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,7 @@ class Unit:
     name: str
     loaded: bool
     active: str
-    sub: str
-    result: str
     restarts: int
-    status: int
-    description: str
 
 
 def booted() -> bool:
@@ -46,11 +42,7 @@ def units(names: Sequence[str]) -> dict[str, Unit]:
                 values["Id"],
                 values.get("LoadState") == "loaded",
                 values.get("ActiveState", "unknown"),
-                values.get("SubState", ""),
-                values.get("Result", ""),
                 int(values.get("NRestarts") or 0),
-                int(values.get("ExecMainStatus") or 0),
-                values.get("Description", ""),
             )
     return found
 
@@ -60,9 +52,9 @@ def unit(app_id: str) -> Unit | None:
     return units([paths.unit(app_id)]).get(paths.unit(app_id))
 
 
-def reload() -> None:
-    """Run the generators again; raises subprocess.CalledProcessError."""
-    subprocess.run(["systemctl", "daemon-reload"], capture_output=True, text=True, check=True)
+def ctl(*arguments: str) -> None:
+    """Run systemctl; raises subprocess.CalledProcessError with what it says."""
+    subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
 
 
 def job(verb: str, name: str) -> subprocess.Popen[str]:
@@ -72,9 +64,14 @@ def job(verb: str, name: str) -> subprocess.Popen[str]:
     )
 
 
-def forget_failure(name: str) -> None:
-    """Drop the failed state of a unit that is about to go."""
-    subprocess.run(["systemctl", "reset-failed", "--", name], capture_output=True, check=False)
+def sweep(names: Sequence[str]) -> None:
+    """Let units go that no file describes any more: drop failed states, stop networks and volumes that are "active"."""
+    subprocess.run(["systemctl", "reset-failed", "--", *names], capture_output=True, check=False)
+    command = ["systemctl", "list-units", "--plain", "--no-legend", "--state=not-found", "archy-*-network.service"]
+    text = subprocess.run([*command, "archy-*-volume.service"], capture_output=True, text=True, check=False).stdout
+    gone = [line.split()[0] for line in text.splitlines()]
+    if gone:
+        subprocess.run(["systemctl", "stop", "--", *gone], capture_output=True, check=False)
 
 
 def journal(name: str, lines: int) -> list[str]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from archy.document import Document, Path
+from archy.problem import shown
 
 _NO_EFFECT = "noEffectYet"
 Found = list[tuple[Path, str]]
@@ -28,7 +28,7 @@ def _no_effect_yet(_validator: Any, value: str, _instance: Any, _schema: Any) ->
 
 def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
     # JSON Schema's $ is the end of the text; Python's also matches before a line end there.
-    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
         yield ValidationError("does not match")
 
 
@@ -103,13 +103,3 @@ def _names(kinds: str | list[str]) -> str:
         "boolean": "true or false",
     }
     return " or ".join(names[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
-
-
-def shown(value: Any) -> str:
-    """A value as a message quotes it: short, on one line."""
-    if value is None:
-        return "empty"
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:59] + "…"
