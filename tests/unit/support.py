@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from archy import generator, installed, manifest, model, prepare, quadlet
+from archy import generator, installed, manifest, model, prepare
+from archy.owner import Owner
 
 REPO = Path(__file__).resolve().parents[2]
 QUADLET = "/usr/libexec/podman/quadlet"
@@ -16,7 +17,7 @@ QUADLET = "/usr/libexec/podman/quadlet"
 PASSWD = "root:x:0:0:root:/root:/bin/bash\narchipelago:x:990:989::/var/lib/archipelago:/usr/sbin/nologin\n"
 SUBUID = "somebody:100000:65536\narchipelago:231072:65536\n"
 SUBGID = "somebody:100000:65536\narchipelago:331072:65536\n"
-OWNER = quadlet.Owner(990, 989, 231072, 331072)
+OWNER = Owner(990, 989, (range(231072, 296608),), (range(331072, 396608),))
 
 GOOD = """\
 app:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from support import OWNER, app_of
 
-from archy import derive, quadlet, settings
+from archy import derive, settings
 from archy.derive import CannotDerive, Facts, Found
 from archy.model import App
+from archy.owner import Owner
 from archy.steps import Directory, File, Ownership, Step
 
 FACTS = Facts(OWNER, settings.parse(None), frozenset({"web", "bitcoin-knots"}))
@@ -53,12 +54,43 @@ def test_the_owner_of_data(data_uid: int | None, user: str | None, owner: tuple[
 
 @pytest.mark.parametrize(("inside", "outside"), [(0, 990), (1, 231072), (999, 232070), (65536, 296607)])
 def test_ids_inside_and_outside(inside: int, outside: int) -> None:
-    assert quadlet.host_id(inside, 990, 231072) == outside
+    assert OWNER.host_uid(inside) == outside
+    assert OWNER.host_gid(inside) == (outside + 100_000 if inside else 989)
+
+
+def test_several_ranges_are_one_after_the_other() -> None:
+    owner = Owner(990, 989, (range(1000, 1002), range(500, 501)), (range(7, 8),))
+    assert [owner.host_uid(inside) for inside in range(4)] == [990, 1000, 1001, 500]
+    assert [owner.host_gid(inside) for inside in range(2)] == [989, 7]
+
+
+@pytest.mark.parametrize("inside", [65537, 100_000, 2**32])
+def test_an_id_without_a_subordinate_one(inside: int) -> None:
+    for find, file in ((OWNER.host_uid, "/etc/subuid"), (OWNER.host_gid, "/etc/subgid")):
+        with pytest.raises(LookupError) as error:
+            find(inside)
+        assert str(error.value) == (
+            f"{file}: archipelago has no subordinate ID for {inside} in a container; "
+            "run `python3 -m archy.subid /` as root"
+        )
+
+
+def test_no_subordinate_ids_at_all() -> None:
+    """Never the user's of the node that happens to have the number."""
+    nobody = Owner(990, 989, (), ())
+    assert derive.data_owner(app_of(), nobody) == (990, 989)
+    for text in ("user: 5", "user: 0:5", "data_uid: 100000"):
+        with pytest.raises(LookupError, match="has no subordinate ID for"):
+            derive.data_owner(app_of(text), nobody)
+    app = filed(content="x", owner="5")
+    with pytest.raises(LookupError, match="has no subordinate ID for 5 "):
+        derive.files(app, {}, {}, Facts(nobody, FACTS.settings, FACTS.installed))
 
 
 def test_the_classic_range_maps_to_itself() -> None:
     """A manifest of the platform says 100998 for UID 999; on a node with that very range nothing may move."""
-    assert derive.data_owner(app_of("data_uid: 100998"), quadlet.Owner(990, 989, 100000, 100000)) == (100998, 100998)
+    classic = (range(100000, 165536),)
+    assert derive.data_owner(app_of("data_uid: 100998"), Owner(990, 989, classic, classic)) == (100998, 100998)
 
 
 def test_directories() -> None:

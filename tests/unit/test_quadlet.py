@@ -11,7 +11,7 @@ import pytest
 from support import OWNER, Node, app_of, app_text
 
 from archy import model, quadlet
-from archy.quadlet import Owner
+from archy.owner import Owner, owner_of
 
 # Added to the container, added to the app, lines that must be in the Quadlet text, keys that must not be there.
 CASES = [
@@ -108,25 +108,40 @@ def test_shared_files_are_the_same_for_all(node: Node) -> None:
 @pytest.mark.parametrize(
     ("passwd", "subuid", "subgid", "owner"),
     [
-        ("archipelago:x:990:989::/:/", "archipelago:1000:9", "archipelago:2000:9", Owner(990, 989, 1000, 2000)),
-        ("archipelago:x:990:989::/:/", "990:1000:9", "990:2000:9", Owner(990, 989, 1000, 2000)),
-        ("archipelago:x:990:989::/:/", "a:1:2\narchipelago:7:9\narchipelago:8:9", "", Owner(990, 989, 7, 0)),
-        ("archipelago:x:990:989::/:/", "archipelago:x:9\narchipelago:5\n", "", Owner(990, 989, 0, 0)),
-        ("archipelago2:x:1:1::/:/\narchipelago:x:2:3::/:/", "", "", Owner(2, 3, 0, 0)),
-        ("\xff:x:1:1::/:/\narchipelago:x:2:3::/:/", "", "", Owner(2, 3, 0, 0)),
+        (
+            "archipelago:x:990:989::/:/",
+            "archipelago:1000:9",
+            "archipelago:2000:9",
+            Owner(990, 989, (range(1000, 1009),), (range(2000, 2009),)),
+        ),
+        (
+            "archipelago:x:990:989::/:/",
+            "990:1000:9",
+            "990:2000:9",
+            Owner(990, 989, (range(1000, 1009),), (range(2000, 2009),)),
+        ),
+        (
+            "archipelago:x:990:989::/:/",
+            "a:1:2\narchipelago:7:9\narchipelago:8:9",
+            "",
+            Owner(990, 989, (range(7, 16), range(8, 17)), ()),
+        ),
+        ("archipelago:x:990:989::/:/", "archipelago:x:9\narchipelago:5\n", "", Owner(990, 989, (), ())),
+        ("archipelago2:x:1:1::/:/\narchipelago:x:2:3::/:/", "", "", Owner(2, 3, (), ())),
+        ("\xff:x:1:1::/:/\narchipelago:x:2:3::/:/", "", "", Owner(2, 3, (), ())),
     ],
 )
 def test_owner(node: Node, passwd: str, subuid: str, subgid: str, owner: Owner) -> None:
     for name, text in (("passwd", passwd), ("subuid", subuid), ("subgid", subgid)):
         node.write(f"/etc/{name}", text.encode("latin-1"))
-    assert quadlet.owner_of(node.name) == owner
+    assert owner_of(node.name) == owner
 
 
 @pytest.mark.parametrize("passwd", ["", "root:x:0:0::/:/", "archipelago", "#archipelago:x:1:1::/:/"])
 def test_no_owner(node: Node, passwd: str) -> None:
     node.write("/etc/passwd", passwd)
     with pytest.raises(LookupError, match="/etc/passwd has no user archipelago"):
-        quadlet.owner_of(node.name)
+        owner_of(node.name)
 
 
 @pytest.mark.parametrize(
