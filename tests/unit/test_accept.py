@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import Node, app_text, tree
 
-from archy import accept, disk, installed, stamp
+from archy import __version__, accept, disk, installed, stamp
 
 pytestmark = [
     pytest.mark.programs,
@@ -39,6 +40,11 @@ def accepted(node: Node) -> dict[str, str]:
     return tree(node.path("/etc/archy/accepted"))
 
 
+def store(node: Node, app_id: str) -> bool:
+    """Accept an app as it lies there."""
+    return accept.store(node.name, app_id, accept.version(node.name, app_id))
+
+
 def text(node: Node, path: str) -> str:
     return node.path(path).read_text()
 
@@ -46,9 +52,11 @@ def text(node: Node, path: str) -> str:
 def test_a_version_is_kept_whole(node: Node) -> None:
     node.write("/etc/archy/apps/web/sub/deep/x.j2", "x")
     node.app("web", "good 1")
-    assert accept.store(node.name, "web") is True
-    assert accept.store(node.name, "web") is False
+    assert store(node, "web") is True
+    assert store(node, "web") is False
     version = os.readlink(node.path("/etc/archy/accepted/web"))
+    assert version == accept.version(node.name, "web")
+    assert re.fullmatch(rf"\.web-{re.escape(__version__)}-[0-9a-f]{{20}}", version)
     assert accepted(node) == {
         f"{version}/manifest.yml": "good 1",
         f"{version}/sub/deep/x.j2": "x",
@@ -70,10 +78,10 @@ def test_a_version_is_kept_whole(node: Node) -> None:
 )
 def test_a_new_version_takes_the_place(node: Node, change: Callable[[Node], object]) -> None:
     node.app("web", "good 1", **{"t.j2": "x"})
-    accept.store(node.name, "web")
+    store(node, "web")
     before = os.readlink(node.path("/etc/archy/accepted/web"))
     change(node)
-    assert accept.store(node.name, "web") is True
+    assert store(node, "web") is True
     assert os.readlink(node.path("/etc/archy/accepted/web")) != before
     assert tree(Path(installed.accepted_folder(node.name, "web"))) == tree(node.path("/etc/archy/apps/web"))
     assert len(os.listdir(node.path("/etc/archy/accepted"))) == 2
@@ -83,14 +91,15 @@ def test_what_a_power_cut_left_is_mended_and_swept(node: Node) -> None:
     node.app("web", "good 1", **{"t.j2": "x"})
     node.app("web-ui", "good")
     for app_id in ("web", "web-ui"):
-        accept.store(node.name, app_id)
+        store(node, app_id)
     whole = accepted(node)
     version = os.readlink(node.path("/etc/archy/accepted/web"))
     node.path(f"/etc/archy/accepted/{version}/t.j2").write_text("")
-    node.write(f"/etc/archy/accepted/.web-{'0' * 20}/manifest.yml", "half")
+    node.write(f"/etc/archy/accepted/.web-{__version__}-{'0' * 20}/manifest.yml", "half")
+    node.write(f"/etc/archy/accepted/.web-0.0.0~other+1-{'0' * 20}/manifest.yml", "of another archy")
     node.write("/etc/archy/accepted/other", "of somebody else")
     node.write("/etc/archy/accepted/.web-note/x", "of somebody else")
-    assert accept.store(node.name, "web") is True
+    assert store(node, "web") is True
     assert accepted(node) == whole | {"other": "of somebody else", ".web-note/x": "of somebody else"}
 
 
@@ -100,7 +109,7 @@ def test_cut_short_anywhere_the_old_version_is_in_force(
     node: Node, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     node.app("web", "good 1", a="1", b="1")
-    accept.store(node.name, "web")
+    store(node, "web")
     old = tree(node.path("/etc/archy/apps/web"))
     node.app("web", "good 2", a="2", b="2")
     real = getattr(disk, call)
@@ -116,13 +125,13 @@ def test_cut_short_anywhere_the_old_version_is_in_force(
     with monkeypatch.context() as patch:
         patch.setattr(disk, call, cut)
         try:
-            accept.store(node.name, "web")
+            store(node, "web")
         except KeyboardInterrupt:
             assert tree(Path(installed.accepted_folder(node.name, "web"))) == old
         else:
             assert call == "replace_link"
             assert number > 0
-    accept.store(node.name, "web")
+    store(node, "web")
     assert tree(Path(installed.accepted_folder(node.name, "web"))) == tree(node.path("/etc/archy/apps/web"))
     assert len(os.listdir(node.path("/etc/archy/accepted"))) == 2
 
@@ -130,12 +139,10 @@ def test_cut_short_anywhere_the_old_version_is_in_force(
 def test_forgotten(node: Node) -> None:
     for app_id in ("web", "web-ui"):
         node.app(app_id, "good")
-        accept.store(node.name, app_id)
+        store(node, app_id)
     accept.forget(node.name, "web")
-    assert sorted({name.rpartition("-")[0] or name for name in os.listdir(node.path("/etc/archy/accepted"))}) == [
-        ".web-ui",
-        "web",
-    ]
+    left = os.listdir(node.path("/etc/archy/accepted"))
+    assert sorted(left) == [accept.version(node.name, "web-ui"), "web-ui"]
     accept.forget(node.name, "web")
     accept.forget(node.name, "nothing")
 
