@@ -214,9 +214,11 @@ def test_render_of_a_refused_app(archy: Any, here: Node) -> None:
     here.app("web", "a: 1\nb: 2")
     said = archy("app", "render", "web")
     assert (said.code, said.out) == (3, "")
-    assert [line.partition(": ")[0] for line in said.err.splitlines()] == [
-        f"/etc/archy/apps/web/manifest.yml:{at}" for at in ("1:1", "1:1", "2:1")
-    ]
+    *problems, error, hint = said.err.splitlines()
+    file = "/etc/archy/apps/web/manifest.yml"
+    assert [line.partition(": ")[0] for line in problems] == [f"{file}:{at}" for at in ("1:1", "1:1", "2:1")]
+    assert error == f"archy: render: {file}: is refused, see above"
+    assert hint == "hint: archy-manifest(5) has every key"
 
 
 def fail(error: BaseException) -> Any:
