@@ -17,7 +17,7 @@ import pytest
 from support import REPO
 
 from archy import disk
-from archy.steps import Directory, File, Link, Ownership, Remove, execute
+from archy.steps import Directory, File, Ownership, execute
 
 ME = (os.geteuid(), os.getegid())
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
@@ -170,10 +170,6 @@ def test_owners(root: Path) -> None:
             File("/new/dir/f", b"x", 7, 8, 0o640, "missing"),
             File("/new/dir/g", b"x", 0, 0, 0o600, "missing"),
             Ownership("/new/dir/g", 9, 10, 0o604),
-            Link("/new/link", "dir/f"),
-            Link("/new/link", "dir/g"),
-            Remove("/new/nothing"),
-            Remove("/nowhere/nothing"),
         ],
     )
     found = {name: (root / name).lstat() for name in ("new", "new/dir", "new/dir/f", "new/dir/g")}
@@ -183,9 +179,46 @@ def test_owners(root: Path) -> None:
         "new/dir/f": (7, 8, 0o640),
         "new/dir/g": (9, 10, 0o604),
     }
-    assert os.readlink(root / "new/link") == "dir/g"
-    execute(str(root), [Remove("/new/link"), Remove("/new/link")])
-    assert sorted(os.listdir(root / "new")) == ["dir"]
+    assert sorted(os.listdir(root / "new/dir")) == ["f", "g"]
+
+
+def test_links_are_replaced_and_removed(root: Path) -> None:
+    for target in ("dir/f", "dir/g"):
+        disk.replace_link(str(root), "/d/link", target)
+        assert os.readlink(root / "d/link") == target
+    for path in ("/d/link", "/d/link", "/d/nothing", "/nowhere/nothing"):
+        disk.remove(str(root), path)
+    assert os.listdir(root / "d") == []
+
+
+@pytest.mark.parametrize("call", ["mkdir", "fchmod", "rename", "fsync"])
+@pytest.mark.parametrize("fail_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(2))
+def test_a_directory_is_there_as_it_must_be_or_not_at_all(
+    root: Path, monkeypatch: pytest.MonkeyPatch, call: str, fail_after: bool, number: int
+) -> None:
+    """Interrupted at any system call: what exists is left as it is, so it must never be there half made."""
+    real: Callable[..., Any] = getattr(os, call)
+    seen = 0
+
+    def failing(*args: Any, **options: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == number + 1 and not fail_after:
+            raise Cut
+        result = real(*args, **options)
+        if seen == number + 1:
+            raise Cut
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        with pytest.raises(Cut):
+            disk.make_directory(str(root), "/d/a/b", *ME, 0o751)
+    assert [mode(path) for path in (root / "d/a", root / "d/a/b") if path.exists()] in ([], [0o751], [0o751] * 2)
+    disk.make_directory(str(root), "/d/a/b", *ME, 0o751)
+    assert [mode(root / name) for name in ("d/a", "d/a/b")] == [0o751, 0o751]
+    assert (os.listdir(root / "d"), os.listdir(root / "d/a")) == (["a"], ["b"])
 
 
 def test_no_descriptor_is_left_open(root: Path) -> None:
