@@ -8,6 +8,8 @@ from support import Node, setting
 
 pytestmark = pytest.mark.programs
 
+STOP = "-/usr/libexec/archy/archy-stop 3600 /run/archipelago/%N.cid $MAINPID"
+
 
 def test_an_app_that_runs_without_a_manifest_can_be_stopped(node: Node) -> None:
     node.runs("gone")
@@ -17,7 +19,7 @@ def test_an_app_that_runs_without_a_manifest_can_be_stopped(node: Node) -> None:
     unit = found["archy-gone.service"]
     assert setting(unit, "Description") == ["gone (still running, its manifest is gone)"]
     assert setting(unit, "RefuseManualStart") == ["yes"]
-    assert "podman rm" in setting(unit, "ExecStop")[0]
+    assert setting(unit, "ExecStop") == [STOP]
     assert setting(unit, "SourcePath") == []
 
 
@@ -28,7 +30,7 @@ def test_an_app_that_runs_and_is_refused_can_be_stopped(node: Node) -> None:
     node.prepare()
     node.runs("web")
     unit = node.generate()[0]["archy-web.service"]
-    assert "podman rm" in setting(unit, "ExecStop")[0]
+    assert setting(unit, "ExecStop") == [STOP]
     assert setting(unit, "SourcePath") == ["/etc/archy/apps/web/manifest.yml"]
     assert setting(unit, "Description") == [
         'web (still running, /etc/archy/apps/web/manifest.yml:1:1: app: must be a mapping, is "1")'
