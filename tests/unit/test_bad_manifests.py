@@ -70,7 +70,7 @@ OTHERS = {"is reserved for units of archy's own"}
 
 
 @pytest.mark.parametrize(
-    "app_id", ["all", "prepare", "reconcile", "a-network", "b-volume", "c-build", "d-image", "e-pod"]
+    "app_id", ["all", "prepare", "reconcile", "a-network", "b-volume", "c-build", "d-image", "e-pod", "archy-web"]
 )
 def test_reserved_ids(app_id: str) -> None:
     problems = refusal(app_text(app_id), app_id)
