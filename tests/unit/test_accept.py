@@ -238,3 +238,32 @@ def test_what_differs_is_put_right_and_nothing_else(
     assert lines == ([f"web: {said}"] if said else [])
     assert web.path("/run/archy/units/web").exists()
     assert stamp.is_fresh(web.name, "web")
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first", "again"])
+def test_what_changed_since_the_check_is_not_kept(node: Node, before: bool) -> None:
+    node.app("web", "good 1", **{"t.j2": "x"})
+    node.path("/etc/archy/accepted").mkdir()
+    if before:
+        store(node, "web")
+    kept = accepted(node)
+    node.app("web", "good 2")
+    checked = accept.version(node.name, "web")
+    node.write("/etc/archy/apps/web/t.j2", "not looked at")
+    with pytest.raises(OSError, match="has changed while it was looked at"):
+        accept.store(node.name, "web", checked)
+    assert accepted(node) == kept
+
+
+@pytest.mark.parametrize("name", [".web-0.0.0~other-{}", ".web-{}", ".web-ui-{}"])
+def test_what_another_archy_accepted_is_checked_again(node: Node, name: str) -> None:
+    node.app("web")
+    store(node, "web")
+    assert installed.is_accepted(node.name, installed.source(node.name, "web"))
+    link = node.path("/etc/archy/accepted/web")
+    version = os.readlink(link)
+    other = name.format(version.rpartition("-")[2])
+    (link.parent / version).rename(link.parent / other)
+    link.unlink()
+    link.symlink_to(other)
+    assert not installed.is_accepted(node.name, installed.source(node.name, "web"))
