@@ -226,3 +226,41 @@ def test_without_the_service_user_and_an_app_that_runs(node: Node) -> None:
     node.runs("gone")
     found, _ = node.generate()
     assert "archy-web.service" in found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "s/ --cgroups / --other /",
+        "s/ --sdnotify=[a-z]*//",
+        "s/ --cgroups disabled / --cgroups disabled stray /",
+        "s/ --cgroups .*$//",
+    ],
+)
+def test_what_another_quadlet_writes_is_refused(node: Node, change: str) -> None:
+    """Text that is not understood is no unit of ours, and takes no other app with it."""
+    node.app("good", app_text("good"))
+    alone, _ = node.generate("alone")
+    edit = f"sed -i '/^ExecStart=/{change}' \"$2/archy-web.service\""
+    node.fake_quadlet(f'{QUADLET} "$@" || exit; test ! -e "$2/archy-web.service" || {edit}')
+    node.app("web")
+    found, (warning,) = node.generate()
+    assert warning.startswith(f"{FILE}: this node's Podman does not take it: what Quadlet wrote is not understood: ")
+    assert "exit 78" in found["archy-web.service"]
+    assert found["archy-good.service"] == alone["archy-good.service"]
+    node.write("/etc/archy/accepted/web/manifest.yml", app_text())
+    assert "exit 78" in node.generate()[0]["archy-web.service"]
+
+
+@pytest.mark.parametrize("target", ["real.yml", "/etc/archy/apps/real/manifest.yml"])
+def test_a_manifest_that_is_a_link_is_refused(node: Node, target: str) -> None:
+    """It could not be kept as the last good version."""
+    node.app("web", **{"real.yml": app_text()})
+    node.app("real", app_text("real"))
+    path = node.path("/etc/archy/apps/web/manifest.yml")
+    path.unlink()
+    path.symlink_to(target if "/" not in target else node.path(target))
+    found, warnings = node.generate()
+    assert warnings == [f"{FILE}: must be a file, not a link"]
+    assert "exit 78" in found["archy-web.service"]
+    assert "podman run" in found["archy-real.service"]
