@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from support import Node, app_text, setting
+from support import Node, app_text, setting, systemd_words
 
 pytestmark = pytest.mark.programs
 
@@ -122,3 +122,53 @@ def test_two_names_are_two_units(node: Node, one: dict[str, str], other: dict[st
     units, _ = node.generate()
     shared = [name for name in units if name.endswith(f"-{kind}.service") and name != "archy-net-network.service"]
     assert len(shared) == 2
+
+
+@pytest.mark.parametrize("runs", [False, True], ids=["stopped", "running"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(app_text("evil").replace("id: evil", "id: 'x\\'"), id="id"),
+        pytest.param(at("container", "pull_policy: 'x\\'"), id="enum"),
+        pytest.param(at("container", "user: 'x\\'"), id="user"),
+        pytest.param(at("container", "network: 'x\\'"), id="network"),
+        pytest.param(at("container", "nope\\: 1"), id="unknown-key"),
+        pytest.param(at("container", f"generated_files: [{{path: {D}/f, template: 'nope\\'}}]"), id="template"),
+        pytest.param(at("container", f"generated_files: [{{path: '{D}/f\\', content: x}}]"), id="path"),
+        pytest.param(
+            at("container", f"generated_files: [{{path: {D}/f, content: '{{{{secret:x\\}}}}'}}]"), id="secret"
+        ),
+        pytest.param(at("app", "ports: [{host: 8080, container: 80, bind: 'x\\'}]"), id="bind"),
+        pytest.param(at("app", "ports: 'x\\'"), id="type"),
+        pytest.param(at("app", f"volumes: [{{type: bind, source: '{D}\\', target: /x}}]"), id="source"),
+        pytest.param(at("app", f"volumes: [{{type: bind, source: {D}, target: '/x\\'}}]"), id="target"),
+        pytest.param(at("app", "security: {capabilities: ['x\\']}"), id="capability"),
+        pytest.param(at("app", "environment: ['x\\']"), id="environment"),
+        pytest.param(at("app", "health_check: {type: tcp, endpoint: 'x\\'}"), id="endpoint"),
+        pytest.param(at("app", "health_check: {type: tcp, endpoint: ':80', timeout: 'x\\'}"), id="timeout"),
+        pytest.param(at("app", "resources: {memory_limit: 'x\\'}"), id="size"),
+        pytest.param("app: 'x\\'", id="app"),
+        pytest.param("x\\: [", id="syntax"),
+    ],
+)
+def test_a_message_that_ends_in_a_backslash(node: Node, text: str, runs: bool) -> None:
+    """It would join the next line of the unit to its own, or be refused by what quotes."""
+    node.app("web")
+    alone, _ = node.generate("alone")
+    node.app("evil", text)
+    if runs:
+        node.runs("evil")
+    units, warnings = node.generate()
+    assert units["archy-web.service"] == alone["archy-web.service"]
+    assert warnings
+    assert all(warning.startswith("/etc/archy/apps/evil/manifest.yml:") for warning in warnings)
+    evil = units["archy-evil.service"]
+    assert [line for line in evil.split("\n") if line.endswith("\\")] == []
+    if runs:
+        said = setting(evil, "Description")[0].replace("%%", "%")
+        assert said.startswith("evil (still running, /etc/archy/apps/evil/manifest.yml:")
+    else:
+        (command,) = setting(evil, "ExecStart")
+        words = systemd_words(command)
+        assert words[:2] + words[3:4] == ["/bin/sh", "-c", "sh"]
+        assert sorted(words[4:]) == sorted(" ".join(warning.split()) for warning in warnings)
