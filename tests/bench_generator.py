@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archy import installed, manifest, paths, preparation, quadlet
+from archy.owner import owner_of
 
 GENERATOR = "/usr/lib/systemd/system-generators/archy-generator"
 
@@ -51,7 +52,7 @@ def install(count: int) -> list[str]:
 
 def quadlet_texts(app_ids: list[str], directory: Path) -> None:
     """Write the Quadlet text of all apps into a directory."""
-    owner = quadlet.owner_of("/")
+    owner = owner_of("/")
     for app_id in app_ids:
         source = installed.source("/", app_id)
         app = manifest.trusted(source.content or b"", source.path)

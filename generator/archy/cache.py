@@ -10,7 +10,7 @@ import hashlib
 import os
 
 from archy import __version__, paths
-from archy.installed import Source, user_line
+from archy.installed import Source, read, user_line
 
 _HEAD = "# archy bundle"
 _MARK = "\n--- "  # begins no line of a unit file
@@ -76,10 +76,8 @@ def pack(key: str, texts: dict[str, str]) -> bytes:
 
 def unpack(root: str, path: str, key: str) -> dict[str, str] | None:
     """The texts of the bundle at `path`; None if there is none, or it is damaged, or was made from something else."""
-    try:
-        with open(paths.under(root, path), "rb", 0) as file:
-            content = file.read()
-    except OSError:
+    content = read(paths.under(root, path))
+    if content is None:
         return None
     head, mark, rest = content.partition(_MARK.encode())
     body = mark + rest

@@ -22,6 +22,7 @@ class Entry:
     installed: bool
     app: App | None
     problems: tuple[Problem, ...]
+    companion_of: str = ""
 
 
 def entry(root: str, app_id: str) -> Entry | None:
@@ -34,19 +35,16 @@ def entry(root: str, app_id: str) -> Entry | None:
         source = installed.source(root, app_id)
         app, problems = build.model(root, source)
         origin = "own" if os.path.realpath(installed.folder(root, app_id)) != os.path.realpath(shelf) else "catalogue"
-        return Entry(app_id, installed.folder(root, app_id), origin, True, app, problems)
+        known = app or build.last_good(source)
+        parent = known.companion_of if known else ""
+        return Entry(app_id, installed.folder(root, app_id), origin, True, app, problems, parent)
     app, problems = build.model(root, source_at(shelf, f"{paths.CATALOGUE}/{app_id}"))
-    return Entry(app_id, shelf, "catalogue", False, app, problems)
+    return Entry(app_id, shelf, "catalogue", False, app, problems, app.companion_of if app else "")
 
 
 def source_at(folder: str, name: str) -> Source:
     """An app that lies anywhere, installed or not. Its ID is the folder's name; `name` is the folder in messages."""
-    manifest = os.path.join(folder, paths.MANIFEST)
-    try:
-        with open(manifest, "rb") as file:
-            content: bytes | None = file.read()
-    except OSError:
-        content = None
+    content = installed.read(os.path.join(folder, paths.MANIFEST))
     app_id = os.path.basename(folder)
     return Source(app_id, os.path.join(name, paths.MANIFEST), content, frozenset(installed.tree(folder)), None)
 
@@ -63,4 +61,4 @@ def entries(root: str) -> list[Entry]:
 
 def companions(all_entries: list[Entry], app_id: str) -> list[str]:
     """The apps that belong to `app_id`: installed with it, removed before it."""
-    return [e.id for e in all_entries if e.app is not None and e.app.companion_of == app_id]
+    return [entry.id for entry in all_entries if entry.companion_of == app_id]

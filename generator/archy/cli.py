@@ -30,6 +30,9 @@ _SAMPLE_OWNER = Owner(999, 999, _SAMPLE_IDS, _SAMPLE_IDS)
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns its exit code. No traceback is shown without --debug."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -115,7 +118,7 @@ def _list(options: argparse.Namespace) -> int:
                 "installed": entry.installed,
                 "state": unit.active if unit else ("unknown" if entry.installed else "not installed"),
                 "restarts": unit.restarts if unit else 0,
-                "companion_of": entry.app.companion_of if entry.app else "",
+                "companion_of": entry.companion_of,
                 "problems": [_as_data(problem) for problem in entry.problems],
             }
         )

@@ -36,8 +36,9 @@ def link(target: str, path: str) -> None:
 
 
 def make_flat(path: str) -> None:
-    """Make a directory, and any above it, among generated output."""
-    os.makedirs(path, exist_ok=True)
+    """Make a directory among generated output, or leave it if it is there."""
+    with suppress(FileExistsError):
+        os.mkdir(path)
 
 
 def remove_flat(path: str) -> None:
@@ -154,12 +155,12 @@ def replace_file(root: str, path: str, content: bytes, uid: int, gid: int, mode:
             _chown(descriptor, uid, gid)
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-        except BaseException:
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError as error:
             os.unlink(temporary, dir_fd=parent)
-            raise
+            raise OSError(error.errno, error.strerror, path) from None
         finally:
             os.close(descriptor)
-        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         os.fsync(parent)
 
 

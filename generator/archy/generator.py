@@ -12,13 +12,22 @@ from archy import cache, disk, installed, paths
 
 _WANTS = "archy.target.wants"
 # When even the unit that states a reason cannot be made: the reason is in the kernel's log.
+# If the app runs, this still stops it well.
 _LAST_RESORT = """[Unit]
 Description=An app that cannot be made into a unit (journalctl -k -g archy-generator)
 [Service]
-Type=oneshot
+Type=notify
+NotifyAccess=all
+User=archipelago
+Slice=archipelago-apps.slice
+KillMode=mixed
+TimeoutStopSec=3615
+SuccessExitStatus=143 137
 ExecStart=/bin/false
+ExecStop=-/usr/libexec/archy/archy-stop 3600 /run/archipelago/%N.cid $MAINPID
 """
-_NATIVE = ("/etc/systemd/system", "/run/systemd/system")
+# Where an operator's own units are. The last one ranks below generated units: ours is not written then.
+_NATIVE = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
 
 
 def main(argv: list[str]) -> int:
@@ -48,13 +57,23 @@ def log(line: str) -> None:
 
 def generate(root: str, out: str) -> list[str]:
     """Write the units of the node at `root` into the directory `out`; returns warnings, a line each."""
-    app_ids, odd = installed.ids(root)
-    warnings = [f"{paths.APPS}/{name}: is not the name of an app (lower-case letters, digits, hyphens)" for name in odd]
+    warnings = []
+    try:
+        app_ids, odd = installed.ids(root)
+    except OSError as error:
+        warnings.append(f"{paths.APPS}: {error.strerror}: the last good versions of all apps stay in force")
+        app_ids, odd = installed.accepted_ids(root), []
+    warnings += [
+        f"{paths.APPS}/{name}: is not the name of an app (lower-case letters, digits, hyphens)" for name in odd
+    ]
     active = installed.running(root)
     tools = cache.toolchain(root)
     units: dict[str, str] = {}
     missing = []
+    local = _names(paths.under(root, _NATIVE[-1]))
     for app_id in app_ids:
+        if paths.unit(app_id) in local:
+            continue
         source = installed.source(root, app_id)
         found = cache.unpack(root, cache.units_path(app_id), cache.units_key(tools, source))
         if found is None:
@@ -118,6 +137,13 @@ def _build(root: str, missing: list[installed.Source], gone: list[str], active: 
         except LookupError as error:
             warnings.append(f"{app_id}: runs, but nobody can stop it well: {error}")
     return warnings
+
+
+def _names(directory: str) -> set[str]:
+    try:
+        return set(os.listdir(directory))
+    except OSError:
+        return set()
 
 
 def _is_native(root: str, app_id: str) -> bool:

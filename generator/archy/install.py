@@ -12,7 +12,7 @@ import re
 import subprocess
 import time
 
-from archy import accept, cache, catalogue, disk, paths, systemd
+from archy import accept, cache, catalogue, disk, paths, rules, systemd
 from archy.catalogue import Entry
 from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.prepare import locked, prepare
@@ -35,10 +35,7 @@ def install(app_id: str, wait: bool) -> None:
                 disk.replace_link("/", f"{paths.APPS}/{entry.id}", f"{paths.CATALOGUE}/{entry.id}")
                 say(f"{entry.id}: installed")
     names = [entry.id for entry in wanted]
-    if prepare("/", names):
-        raise CannotDo(
-            what, "archy-prepare", "not everything could be prepared, see above", f"mend it, then: archy app {what}"
-        )
+    prepare("/", names)  # says what is wrong; the start of that app fails, and the others are started
     _systemctl(what, "daemon-reload")
     if not wait:
         _systemctl(what, "start", "--no-block", *map(paths.unit, names))
@@ -50,7 +47,7 @@ def install(app_id: str, wait: bool) -> None:
             say(f"  {line}")
     if failed:
         unit = paths.unit(failed[0])
-        raise CannotDo(what, unit, "did not start, see above; it is tried again by itself", f"systemctl status {unit}")
+        raise CannotDo(what, unit, "did not start, see above", f"systemctl status {unit}")
 
 
 def _bring_back(app_id: str) -> None:
@@ -86,9 +83,12 @@ def _check_dependencies(what: str, every: list[Entry], wanted: list[Entry]) -> N
     there = {entry.id for entry in every if entry.installed} | {entry.id for entry in wanted}
     for entry in wanted:
         assert entry.app is not None
-        for need in (*entry.app.needs, *([entry.app.companion_of] if entry.app.companion_of else [])):
+        for need in (*entry.app.needs, *([entry.companion_of] if entry.companion_of else [])):
             if need not in there:
                 raise CannotDo(what, entry.id, f"needs {need}, which is not installed", f"archy app install {need}")
+            back = next((e for e in every if e.id == need and e.app and entry.id in e.app.needs), None)
+            if back:
+                raise CannotDo(what, entry.id, f"needs {need}, which needs {entry.id}", f"change {back.folder}")
 
 
 def _check_ports(what: str, every: list[Entry], wanted: list[Entry]) -> None:
@@ -132,7 +132,7 @@ def remove(app_id: str) -> None:
     every = catalogue.entries("/")
     known = {entry.id: entry for entry in every}
     unit = systemd.unit(app_id)
-    if app_id not in known and not (unit and unit.loaded):
+    if app_id not in known and not (unit and unit.generated and not rules.is_reserved(app_id)):
         raise CannotDo(what, paths.APPS, f"there is no app {app_id}", "archy app list shows all", NO_SUCH_APP)
     names = [*catalogue.companions(every, app_id), app_id]
     for entry in every:

@@ -5,11 +5,18 @@ Only reads. Imported by the generator's fast path, which runs at every boot and 
 that takes long (dataclasses alone would double the time).
 """
 
+import errno
 import os
+import stat
 
 from archy import __version__, paths
 
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+# Of a manifest that is larger, enough is read to be refused (see document.MAX_BYTES).
+_MAX_BYTES = 1024 * 1024
+_MAX_FILES, _MAX_DEPTH = 2000, 16
 
 
 class Source:
@@ -63,13 +70,12 @@ def accepted_folder(root: str, app_id: str) -> str:
 def source(root: str, app_id: str) -> Source:
     """Read an installed app. What cannot be read is None: the caller says so, and other apps are not harmed."""
     directory = folder(root, app_id)
-    return Source(
-        app_id,
-        f"{paths.APPS}/{app_id}/{paths.MANIFEST}",
-        _read(f"{directory}/{paths.MANIFEST}"),
-        frozenset(tree(directory)),
-        _read(f"{accepted_folder(root, app_id)}/{paths.MANIFEST}"),
-    )
+    path = f"{paths.APPS}/{app_id}/{paths.MANIFEST}"
+    accepted = read(f"{accepted_folder(root, app_id)}/{paths.MANIFEST}")
+    try:
+        return Source(app_id, path, read(f"{directory}/{paths.MANIFEST}"), frozenset(tree(directory)), accepted)
+    except OSError:
+        return Source(app_id, path, None, frozenset(), accepted)
 
 
 def accepted_ids(root: str) -> list[str]:
@@ -97,26 +103,33 @@ def is_accepted(root: str, source: Source) -> bool:
     return by_us and source.beside.issuperset(tree(folder))
 
 
-def tree(directory: str, prefix: str = "") -> list[str]:
-    """The relative paths of all regular files below a directory, sorted; links are not followed."""
-    try:
-        entries = sorted(os.scandir(os.path.join(directory, prefix)), key=lambda entry: entry.name)
-    except OSError:
-        return []
+def tree(directory: str) -> list[str]:
+    """The relative paths of all regular files below a directory, sorted; links are not followed.
+
+    Raises OSError if there are too many, or they lie too deep, for the folder of an app.
+    """
     result: list[str] = []
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            result += tree(directory, f"{prefix}{entry.name}/")
-        elif entry.is_file(follow_symlinks=False):
-            result.append(prefix + entry.name)
-    return result
+    todo = [""]
+    while todo:
+        prefix = todo.pop()
+        try:
+            entries = list(os.scandir(os.path.join(directory, prefix)))
+        except OSError:
+            continue
+        todo += [f"{prefix}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
+        result += [prefix + entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        if len(result) + len(todo) > _MAX_FILES or prefix.count("/") > _MAX_DEPTH:
+            raise OSError(errno.E2BIG, "holds more than the folder of an app may", directory)
+    return sorted(result)
 
 
-def _read(path: str) -> bytes | None:
-    # Unbuffered: a manifest is small, and there may be a thousand of them.
+def read(path: str, most: int = _MAX_BYTES) -> bytes | None:
+    """At most `most` bytes of a regular file; None for anything else, which could keep its reader waiting for ever."""
     try:
-        with open(path, "rb", 0) as file:
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Unbuffered: a manifest is small, and there may be a thousand of them.
+        with open(descriptor, "rb", 0) as file:
+            return file.read(most) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except OSError:
         return None
 
@@ -129,11 +142,11 @@ def running(root: str) -> set[str]:
     except OSError:
         return set()
     found = (name for name in names if name.startswith("archy-") and name.endswith(".service"))
-    return {name[6:-8] for name in found if b"populated 1" in (_read(f"{base}/{name}/cgroup.events") or b"")}
+    return {name[6:-8] for name in found if b"populated 1" in (read(f"{base}/{name}/cgroup.events") or b"")}
 
 
 def user_line(root: str) -> bytes:
     """The service user's line of passwd, by which cached units are recognised as this node's."""
     prefix = paths.USER.encode() + b":"
-    lines = (_read(paths.under(root, "/etc/passwd")) or b"").splitlines()
+    lines = (read(paths.under(root, "/etc/passwd")) or b"").splitlines()
     return next((line for line in lines if line.startswith(prefix)), b"")

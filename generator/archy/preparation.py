@@ -6,11 +6,13 @@ A pass over one app fails alone: it is said, and that app must not start; the ot
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from archy import accept, build, cache, derive, disk, installed, paths, settings, stamp
@@ -28,20 +30,18 @@ _MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
 
 def run(root: str, app_ids: list[str]) -> list[str]:
     """Prepare apps; returns the IDs of those that must not be started. Says what it did, and what is wrong."""
-    for directory in (paths.ACCEPTED, paths.UNIT_CACHE):
-        disk.make_directory(root, directory, os.geteuid(), os.getegid(), 0o755)
-    disk.make_directory(root, paths.PREPARED, os.geteuid(), os.getegid(), 0o700)
+    for directory, mode in ((paths.ACCEPTED, 0o755), (paths.UNIT_CACHE, 0o755), (paths.PREPARED, 0o700)):
+        with _harmless("archy-prepare", "will have to do more the next time"):
+            disk.make_directory(root, directory, os.geteuid(), os.getegid(), mode)
     before = {app_id: stamp.prints(_inputs(root, app_id)) for app_id in app_ids}
-    versions = {app_id: accept.version(root, app_id) for app_id in app_ids}
+    versions = {app_id: _version(root, app_id) for app_id in app_ids}
     sources = [installed.source(root, app_id) for app_id in app_ids]
     with tempfile.TemporaryDirectory(prefix="archy-") as work:
         outcome = build.build(root, sources, work)
     failed = []
-    facts: Facts | None = None
+    facts = _facts(root)
     for source in sources:
         try:
-            if facts is None:
-                facts = Facts(owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
             _prepare(root, source, outcome[source.id], facts, versions[source.id], before[source.id])
         except Exception as error:  # whatever it is, it must not keep the other apps from being prepared
             expected = isinstance(error, Refused | CannotDerive | LookupError | OSError)
@@ -51,11 +51,29 @@ def run(root: str, app_ids: list[str]) -> list[str]:
     return failed
 
 
+def _version(root: str, app_id: str) -> str:
+    try:
+        return accept.version(root, app_id)
+    except OSError:
+        return ""  # the version of nothing: never accepted
+
+
+def _facts(root: str) -> Callable[[], Facts]:
+    """The node's facts, looked up when the first app needs them; raises what is wrong with them for each that does."""
+
+    @functools.cache
+    def facts() -> Facts:
+        return Facts(owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
+
+    return facts
+
+
 def _inputs(root: str, app_id: str) -> list[str]:
     """What a pass reads for any app, besides its secrets."""
     read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
     folder = installed.folder(root, app_id)
-    return [*(paths.under(root, path) for path in read), folder, *(f"{folder}/{n}" for n in installed.tree(folder))]
+    names = installed.source(root, app_id).beside
+    return [*(paths.under(root, path) for path in read), folder, *(f"{folder}/{name}" for name in sorted(names))]
 
 
 def _say(lines: Iterable[str]) -> None:
@@ -98,14 +116,13 @@ def _settings(root: str) -> dict[str, Any]:
 
 
 def _content(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
+    """The bytes of a file of root's; None if it is not there, and nothing that parses if it is no regular file."""
+    return (installed.read(path) or b"\0") if os.path.lexists(path) else None
 
 
-def _prepare(root: str, source: Source, built: Built, facts: Facts, version: str, before: dict[str, str]) -> None:
+def _prepare(
+    root: str, source: Source, built: Built, facts: Callable[[], Facts], version: str, before: dict[str, str]
+) -> None:
     """Plan, accept the version that the plan is for, execute, and leave a stamp over all that this depended on."""
     if built.app is None:
         raise Refused(built.problems)
@@ -124,27 +141,53 @@ def _prepare(root: str, source: Source, built: Built, facts: Facts, version: str
         plan = _plan(root, app, installed.accepted_folder(root, source.id), facts)
         _say(f"{source.id}: {problem}" for problem in problems)
         _say([f"{source.id}: the last good version stays in force"])
-    elif accept.store(root, source.id, version):
-        _say([f"{source.id}: accepted version {app.version}"])
-    _remember(root, source, built)
+    else:
+        with _harmless(source.id, "not kept as the last good version"):
+            if accept.store(root, source.id, version):
+                _say([f"{source.id}: accepted version {app.version}"])
+    with _harmless(source.id, "units not kept for the next reload"):
+        _remember(root, source, built)
     _say(f"{source.id}: {step}" for step in plan)
     execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *plan])
     kept = [f"{paths.ACCEPTED}/{source.id}", cache.units_path(source.id), cache.text_path(source.id)]
     written = {paths.under(root, path) for path in (*kept, *(file.path for file in app.files))}
     written |= {paths.under(root, step.path) for step in plan} & set(secrets)
-    made = [paths.under(root, step.path) for step in derive.directories(app, facts.owner)]
+    made = [paths.under(root, step.path) for step in derive.directories(app, owner_of(root))]
     content = stamp.content(root, before | stamp.prints(sorted(written)), made)
-    disk.replace_file(root, f"{paths.PREPARED}/{source.id}.json", content, os.geteuid(), os.getegid(), 0o600)
+    with _harmless(source.id, "will be looked at again at the next start"):
+        disk.replace_file(root, f"{paths.PREPARED}/{source.id}.json", content, os.geteuid(), os.getegid(), 0o600)
 
 
-def _plan(root: str, app: App, folder: str, facts: Facts) -> list[Step]:
+@contextmanager
+def _harmless(app_id: str, what: str) -> Iterator[None]:
+    """Go on after an error in what only saves work, or serves another day: no reason to keep an app from starting."""
+    try:
+        yield
+    except OSError as error:
+        _say([f"{app_id}: {what}: {error}"])
+
+
+def _plan(root: str, app: App, folder: str, facts: Callable[[], Facts]) -> list[Step]:
     """The steps that make what the app needs; none when all is there and right. Templates are taken from `folder`."""
     if accept.too_large(folder, installed.tree(folder)):
         raise CannotDerive(f"{folder}: holds more than {accept.MAX_BYTES // 1024**2} MiB")
+    if app.secrets:
+        _check_secrets_directory(root)
     steps, values = derive.secrets(app, _look(root, _secret_paths(app)), os.urandom)
-    wanted = derive.files(app, _templates(app, folder), values, facts)
-    steps += [step for step in derive.directories(app, facts.owner) if not _is_directory(root, step.path)]
+    wanted = derive.files(app, _templates(app, folder), values, facts()) if app.files else []
+    steps += [step for step in derive.directories(app, owner_of(root)) if not _is_directory(root, step.path)]
     return steps + derive.drift(app, wanted, _look(root, [file.path for file in wanted]))
+
+
+def _check_secrets_directory(root: str) -> None:
+    """The directory above belongs to the service user, who can put another one in this place."""
+    try:
+        status = os.lstat(paths.under(root, paths.SECRETS))
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o077:
+        hint = "look at what is in it, then: systemd-tmpfiles --create archy.conf"
+        raise CannotDerive(f"{paths.SECRETS}: is not a directory that only root can read; {hint}")
 
 
 def _secret_paths(app: App) -> list[str]:

@@ -46,6 +46,7 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
             container=list(_container(app)),
             limits=list(_limits(app)),
             stop_margin=STOP_MARGIN,
+            network="".join(f" {word}" for word in _network_words(app.network)),
         )
     }
     for name in volumes:
@@ -70,6 +71,11 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
 
 def _network_stem(name: str) -> str:
     return name if name == SHARED_NETWORK else f"archy-{name}"
+
+
+def _network_words(network: str) -> list[str]:
+    """What archy-stop needs to make a lost network again."""
+    return [] if network == "pasta" else [network, *filter(None, [SUBNETS.get(network)])]
 
 
 def _network_units(network: str) -> list[str]:

@@ -56,11 +56,18 @@ def _identity(app: dict[str, Any], app_id: str) -> Found:
     own = app.get("id", app_id)
     if own != app_id:
         yield ("app", "id"), f"must be the name of the folder, {app_id}, is {own}"
-    # archy-<id> is also the container of a companion.
-    if own in _RESERVED_IDS or own.endswith(_RESERVED_ENDINGS) or own.startswith("archy-"):
+    if is_reserved(own):
         yield ("app", "id"), "is reserved for units of archy's own"
     if app.get("companion_of") == own:
         yield ("app", "companion_of"), "must be another app"
+    for index, entry in _items(app, "dependencies"):
+        if isinstance(entry, dict) and entry.get("app_id") == own:
+            yield ("app", "dependencies", index, "app_id"), "must be another app"
+
+
+def is_reserved(app_id: str) -> bool:
+    """Whether archy-<id>.service would be a unit of archy's own, or archy-<id> the container of a companion."""
+    return app_id in _RESERVED_IDS or app_id.endswith(_RESERVED_ENDINGS) or app_id.startswith("archy-")
 
 
 def _network(app: dict[str, Any]) -> Found:

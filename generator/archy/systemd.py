@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from archy import paths
 
-_PROPERTIES = ("Id", "LoadState", "ActiveState", "NRestarts")
+_PROPERTIES = ("Id", "LoadState", "ActiveState", "NRestarts", "FragmentPath")
+_GENERATED = "/run/systemd/generator/"
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Unit:
 
     name: str
     loaded: bool
+    generated: bool
     active: str
     restarts: int
 
@@ -41,6 +43,7 @@ def units(names: Sequence[str]) -> dict[str, Unit]:
             found[values["Id"]] = Unit(
                 values["Id"],
                 values.get("LoadState") == "loaded",
+                values.get("FragmentPath", "").startswith(_GENERATED),
                 values.get("ActiveState", "unknown"),
                 int(values.get("NRestarts") or 0),
             )

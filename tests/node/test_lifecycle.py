@@ -6,7 +6,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from conftest import AS_USER, Node, fresh_node, standin
+from conftest import Node, fresh_node, standin
 
 LONG = 150  # seconds that an app needs after SIGTERM: more than systemd's default of 90
 STORAGE = "/var/lib/archipelago/.local/share/containers/storage"
@@ -78,8 +78,43 @@ def test_restart_after_a_lost_database_never_makes_two_copies(node: Node) -> Non
     node.out(f"rm {STORAGE}/db.sql*; systemctl restart archy-slow")
     pids = node.out("pgrep -f -x '/bin/sh /standin' || true").split()
     by_unit = [pid for app in ("deaf", "slow") for pid in map(str, node.processes(app))]
+    assert pids
     assert set(pids) <= set(by_unit)
     assert node.out(f"pgrep -c -P {node.pid('slow')}") == "1"
+
+
+def test_a_hung_podman_does_not_take_the_grace_away(node: Node) -> None:
+    start(node, "hung", env={"STOP_AFTER": "5"}, grace=8)
+    node.write("/usr/local/hang/podman", "#!/bin/sh\nsleep 1000\n")
+    node.write(
+        "/run/systemd/system/archy-hung.service.d/path.conf", "[Service]\nEnvironment=PATH=/usr/local/hang:/usr/bin\n"
+    )
+    node.out("chmod +x /usr/local/hang/podman; systemctl daemon-reload")
+    node.out("systemctl stop archy-hung", timeout=8 + 15)
+    assert (node.active("hung"), node.show("archy-hung", "Result")) == ("inactive", "success")
+    assert node.processes("hung") == []
+    log = node.out("journalctl --unit archy-hung --output cat")
+    assert log.rindex("got TERM") < log.rindex("bye")
+    node.out("rm -r /run/systemd/system/archy-hung.service.d /etc/archy/apps/hung; systemctl daemon-reload")
+
+
+def test_a_lost_network_is_made_again(node: Node) -> None:
+    start(node, "alone", container=["network: alone-net"])
+    node.out("systemctl stop archy-alone")
+    node.podman("network rm alone-net")
+    node.run("systemctl start archy-alone")
+    node.wait_active("alone")
+    node.out("archy app remove alone")
+
+
+def test_a_kill_shows_and_the_app_comes_back(node: Node) -> None:
+    start(node, "killed")
+    node.out(f"kill -9 $(pgrep -P {node.pid('killed')})")
+    node.wait("a restart", lambda: int(node.show("archy-killed", "NRestarts")) >= 1)
+    node.wait_active("killed")
+    assert "The app was killed (SIGKILL)" in node.out("journalctl --unit archy-killed --output cat")
+    node.out("systemctl stop archy-killed")
+    assert node.out("journalctl --unit archy-killed --output cat").count("was killed") == 1
 
 
 def test_a_crash_shows_and_the_app_comes_back(node: Node) -> None:
@@ -113,8 +148,8 @@ def test_failing_starts_back_off_and_never_end(node: Node) -> None:
 def test_a_missing_image_says_so(node: Node) -> None:
     node.drop("noimage", standin("noimage", "localhost/nowhere:1"))
     assert node.run("systemctl start archy-noimage").returncode == 1
-    status = "systemctl status archy-noimage --no-pager --lines 50"
-    node.wait("the reason", lambda: "localhost/nowhere:1: image not known" in node.run(status).stdout)
+    log = "journalctl --unit archy-noimage --no-pager"
+    node.wait("the reason", lambda: "localhost/nowhere:1: image not known" in node.out(log))
     node.out("systemctl stop archy-noimage; rm -r /etc/archy/apps/noimage; systemctl daemon-reload")
 
 
@@ -140,9 +175,12 @@ def test_order_without_pulling_in(node: Node) -> None:
 
 def test_the_session_of_the_user_ending_stops_nothing(node: Node) -> None:
     pid = node.pid("slow")
-    node.out(f"({AS_USER} true); systemd-run --quiet --user -M archipelago@ --wait true", timeout=60)
-    node.out("sleep 12")
+    node.out("systemd-run --quiet --user -M archipelago@ --wait true", timeout=60)
+    sessions = "systemctl list-units --plain --no-legend 'session-*.scope'"
+    node.wait("no session is left", lambda: node.out(sessions) == "")
+    node.out("systemctl restart systemd-logind")
     assert node.pid("slow") == pid
+    assert node.active("slow") == "active"
 
 
 def test_files_that_matter_are_fsynced_before_the_rename(node: Node) -> None:
