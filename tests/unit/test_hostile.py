@@ -6,6 +6,8 @@ from __future__ import annotations
 import pytest
 from support import Node, app_text, setting, systemd_words
 
+from archy import rules
+
 pytestmark = pytest.mark.programs
 
 EVIL = "ExecStartPre=+evil"  # as root, found in $PATH
@@ -172,3 +174,23 @@ def test_a_message_that_ends_in_a_backslash(node: Node, text: str, runs: bool) -
         words = systemd_words(command)
         assert words[:2] + words[3:4] == ["/bin/sh", "-c", "sh"]
         assert sorted(words[4:]) == sorted(" ".join(warning.split()) for warning in warnings)
+
+
+@pytest.mark.parametrize("runs", [False, True], ids=["stopped", "running"])
+def test_even_a_message_that_quotes_nothing_harms_nobody(
+    node: Node, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """What a message holds is not what keeps a unit whole."""
+    node.app("web")
+    alone, _ = node.generate("alone")
+    monkeypatch.setattr(rules, "shown", str)
+    node.app("evil", at("app", "ports: [{host: 8080, container: 80, bind: 'x\\'}]"))
+    if runs:
+        node.runs("evil")
+    units, (warning,) = node.generate()
+    assert warning.endswith("app.ports[0].bind: must be an IP address, is x\\")
+    assert units["archy-web.service"] == alone["archy-web.service"]
+    evil = units["archy-evil.service"]
+    assert "must be an IP address, is x" in setting(evil, "Description")[0]
+    assert [line for line in evil.split("\n") if line.endswith("\\")] == []
+    assert runs or systemd_words(setting(evil, "ExecStart")[0])[4:] == [warning]
