@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import REPO, Node, tree
+from support import REPO, Node, app_text, setting, tree
 
-from archy import generator, installed
+from archy import build, generator, installed
 
 pytestmark = pytest.mark.programs
 
-WANTS = ("archy-all.service.wants", "archy.target.wants")
+WANTS = "archy.target.wants"
 
 
 def expected(
@@ -22,7 +22,7 @@ def expected(
 ) -> list[str]:
     """The names of all files for these apps."""
     units = [f"archy-{app_id}.service" for app_id in app_ids]
-    return sorted([*units, *shared, *(f"{wants}/{unit}" for wants in WANTS for unit in units)])
+    return sorted([*units, *shared, *(f"{WANTS}/{unit}" for unit in units)])
 
 
 def test_exactly_these_files(node: Node) -> None:
@@ -124,8 +124,19 @@ def test_main(node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert generator.main(["g", str(out), "/nowhere/early", "/nowhere/late"]) == 0
     assert list(tree(out)) == expected("bad", "web")
     assert said == ['/etc/archy/apps/bad/manifest.yml:1:1: app: must be a mapping, is "1"']
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_main_without_its_directory(node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cached: bool) -> None:
+    node.app("web")
+    if cached:
+        node.prepare()
+    said: list[str] = []
+    generate = generator.generate
+    monkeypatch.setattr(generator, "generate", lambda _root, out: generate(node.name, out))
+    monkeypatch.setattr(generator, "log", said.append)
     assert generator.main(["g", str(tmp_path / "missing")]) == 1
-    assert said[-1].startswith("cannot write units: [Errno 2]")
+    assert said[-1].startswith("cannot write units: FileNotFoundError: [Errno 2]")
 
 
 def test_the_same_twice_into_the_same_directory(node: Node) -> None:
@@ -142,3 +153,22 @@ def test_a_name_that_is_a_label() -> None:
         for name in [*good, "", "A", "-a", "a-", "w" * 64, "a.b", "ä", "a/b", "a\n", ".", ".."]
         if installed.is_label(name)
     ] == good
+
+
+def test_whatever_goes_wrong_no_app_is_without_a_unit(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.app("web")
+    node.prepare()
+    before, _ = node.generate("before")
+    node.app("new", app_text("new"))
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(build, "build", failing)
+    found, warnings = node.generate()
+    assert list(found) == expected("new", "web")
+    assert {name: text for name, text in found.items() if "new" not in name} == before
+    assert warnings == ["/etc/archy/apps/new/manifest.yml: cannot be made into a unit: RuntimeError: odd"]
+    unit = found["archy-new.service"]
+    assert setting(unit, "ExecStart") == ["/bin/false"]
+    assert setting(unit, "Description") == ["An app that cannot be made into a unit (journalctl -k -g archy-generator)"]
