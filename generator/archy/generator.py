@@ -24,7 +24,7 @@ KillMode=mixed
 TimeoutStopSec=3615
 SuccessExitStatus=143 137
 ExecStart=/bin/false
-ExecStop=-/usr/libexec/archy/archy-stop 3600 /run/archipelago/%N.cid $MAINPID
+ExecStop=-/usr/libexec/archy/archy-stop 3600 /run/archipelago/%N.cid
 """
 # Where an operator's own units are. The last one ranks below generated units: ours is not written then.
 _NATIVE = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
@@ -91,10 +91,14 @@ def generate(root: str, out: str) -> list[str]:
         if missing or gone:
             warnings += _build(root, missing, gone, active, out)
     except Exception as error:
-        reason = f"cannot be made into a unit: {type(error).__name__}: {error}"
-        warnings += [f"{source.path}: {reason}" for source in missing]
-        _write(out, {paths.unit(source.id): _LAST_RESORT for source in missing})
+        lacking = [app_id for app_id in [*(source.id for source in missing), *gone] if not _has(out, app_id)]
+        warnings += [f"{app_id}: cannot be made into a unit: {type(error).__name__}: {error}" for app_id in lacking]
+        _write(out, {paths.unit(app_id): _LAST_RESORT for app_id in lacking})
     return warnings
+
+
+def _has(out: str, app_id: str) -> bool:
+    return os.path.exists(f"{out}/{paths.unit(app_id)}")
 
 
 def _write(out: str, units: dict[str, str]) -> None:

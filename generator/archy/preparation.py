@@ -22,7 +22,7 @@ from archy.installed import Source
 from archy.model import App
 from archy.owner import owner_of
 from archy.problem import Refused
-from archy.steps import Directory, Step, execute
+from archy.steps import Directory, File, Ownership, Step, execute
 
 _ACCEPTED_NODE = f"{paths.ACCEPTED}/node.yml"
 _MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
@@ -151,7 +151,10 @@ def _prepare(
     execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *plan])
     kept = [f"{paths.ACCEPTED}/{source.id}", cache.units_path(source.id), cache.text_path(source.id)]
     written = {paths.under(root, path) for path in (*kept, *(file.path for file in app.files))}
-    written |= {paths.under(root, step.path) for step in plan} & set(secrets)
+    written |= {paths.under(root, step.path) for step in plan if isinstance(step, File)} & set(secrets)
+    for step in plan:  # of a secret whose mode was put right, the content is still the one that was read before
+        if isinstance(step, Ownership) and (path := paths.under(root, step.path)) in secrets:
+            before[path] = stamp.owned(before[path], step.uid, step.gid, step.mode)
     made = [paths.under(root, step.path) for step in derive.directories(app, owner_of(root))]
     content = stamp.content(root, before | stamp.prints(sorted(written)), made)
     with _harmless(source.id, "will be looked at again at the next start"):

@@ -29,6 +29,8 @@ def service(text: str, intermediate: str) -> str:
             continue
         if line.startswith("SourcePath=" + intermediate):
             continue
+        if line.startswith("ExecStart=/usr/bin/podman run ") and _CIDFILE not in line:
+            raise ValueError("podman run without the --cidfile that we know")
         if line.startswith("ExecStart=") and _CIDFILE in line:
             line = "ExecStart=" + _NOTIFY + _ordered(line.removeprefix("ExecStart=").replace(_CIDFILE, "", 1))
         result.append(line)
@@ -48,7 +50,9 @@ def _ordered(command: str) -> str:
     """
     words = re.findall(r'"(?:[^"\\]|\\.)*"|[^ ]+', command)
     first = words.index("--cgroups") + 2
-    last = next(index for index, word in enumerate(words) if word.startswith("--sdnotify"))
+    last = next((index for index, word in enumerate(words) if word.startswith("--sdnotify")), -1)
+    if last < first:
+        raise ValueError("podman run without --sdnotify")
     options: list[list[str]] = []
     for word in words[first:last]:
         if word.startswith("--"):

@@ -39,6 +39,11 @@ def prints(watched: list[str]) -> dict[str, str]:
     return {path: fingerprint(path) for path in watched}
 
 
+def owned(before: str, uid: int, gid: int, mode: int) -> str:
+    """The fingerprint of a file whose owner and mode were changed, and its content not."""
+    return f"file {stat.S_IFREG | mode:o} {uid} {gid} {before.rpartition(' ')[2]}"
+
+
 def path(root: str, app_id: str) -> str:
     """Where the stamp of an app is."""
     return paths.under(root, f"{paths.PREPARED}/{app_id}.json")

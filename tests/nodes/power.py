@@ -44,7 +44,15 @@ def keep(node: Node) -> None:
     (keeper / "cgroup.procs").write_text("0")
     controllers = (node.cgroup / "cgroup.controllers").read_text().split()
     (node.cgroup / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
-    command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--capability=all"]
+    command = [
+        "systemd-nspawn",
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        "--boot",
+        "--capability=all",
+        "--drop-capability=CAP_SYS_TIME",
+    ]
     command += ["--network-namespace-path=/proc/self/ns/net", "--bind=/dev/fuse", "--bind=/dev/net/tun"]
     command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no"]
     command += [f"--directory={node.root}", f"--machine={node.name}"]

@@ -168,7 +168,7 @@ def test_whatever_goes_wrong_no_app_is_without_a_unit(node: Node, monkeypatch: p
     found, warnings = node.generate()
     assert list(found) == expected("new", "web")
     assert {name: text for name, text in found.items() if "new" not in name} == before
-    assert warnings == ["/etc/archy/apps/new/manifest.yml: cannot be made into a unit: RuntimeError: odd"]
+    assert warnings == ["new: cannot be made into a unit: RuntimeError: odd"]
     unit = found["archy-new.service"]
     assert setting(unit, "ExecStart") == ["/bin/false"]
     assert setting(unit, "Description") == ["An app that cannot be made into a unit (journalctl -k -g archy-generator)"]
