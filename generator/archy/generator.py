@@ -10,7 +10,8 @@ import sys
 
 from archy import cache, disk, installed, paths
 
-_WANTS = "archy.target.wants"
+# Both want all apps, each by links of its own: systemd does not follow Wants= through a unit that is active already.
+_WANTED_BY = ("archy.target", "archy-all.service")
 # When even the unit that states a reason cannot be made: the reason is in the kernel's log.
 # If the app runs, this still stops it well.
 _LAST_RESORT = """[Unit]
@@ -155,10 +156,11 @@ def _is_native(root: str, app_id: str) -> bool:
 
 
 def _link_wants(out: str, names: list[str]) -> None:
-    if names:
-        disk.make_flat(f"{out}/{_WANTS}")
-    for name in names:
-        disk.link(f"../{name}", f"{out}/{_WANTS}/{name}")
+    for wanting in _WANTED_BY if names else ():
+        directory = f"{out}/{wanting}.wants"
+        disk.make_flat(directory)
+        for name in names:
+            disk.link(f"../{name}", f"{directory}/{name}")
 
 
 def _adopt_user_manager(root: str, out: str, wanted: bool) -> None:

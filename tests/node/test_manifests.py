@@ -209,7 +209,7 @@ def test_generator_under_a_read_only_root_writes_only_its_output(node: Node, ver
     lines = node.out(script).splitlines()
     uid = node.out("id -u archipelago")
     apps = node.out("ls /etc/archy/apps").split()
-    wants = [f"./archy.target.wants/archy-{app}.service" for app in apps]
+    wants = [f"./{by}.wants/archy-{app}.service" for by in ("archy-all.service", "archy.target") for app in apps]
     units = [f"./archy-{app}.service" for app in apps]
     expected = [*wants, *units, "./archy-net-network.service", f"./user@{uid}.service.d/50-archy.conf"]
     assert lines[:-1] == sorted(expected)

@@ -215,6 +215,7 @@ def test_without_the_service_user(node: Node) -> None:
     reason = "/etc/passwd has no user archipelago: install the package again, or run systemd-sysusers"
     assert warnings == [f"{FILE}: {reason}"]
     assert sorted(found) == [
+        "archy-all.service.wants/archy-web.service",
         "archy-web.service",
         "archy.target.wants/archy-web.service",
     ]

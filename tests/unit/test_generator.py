@@ -14,7 +14,7 @@ from archy import build, generator, installed
 
 pytestmark = pytest.mark.programs
 
-WANTS = "archy.target.wants"
+WANTS = ("archy-all.service.wants", "archy.target.wants")
 
 
 def expected(
@@ -22,7 +22,7 @@ def expected(
 ) -> list[str]:
     """The names of all files for these apps."""
     units = [f"archy-{app_id}.service" for app_id in app_ids]
-    return sorted([*units, *shared, *(f"{WANTS}/{unit}" for unit in units)])
+    return sorted([*units, *shared, *(f"{wants}/{unit}" for wants in WANTS for unit in units)])
 
 
 def test_exactly_these_files(node: Node) -> None:
