@@ -37,23 +37,25 @@ def version(root: str, app_id: str) -> str:
     return installed.version_prefix(app_id) + digest(folder, installed.tree(folder))
 
 
-def store(root: str, app_id: str, wanted: str) -> bool:
-    """Keep the installed version of an app as its last good one; False if that is what is kept already.
+def is_kept(root: str, app_id: str, wanted: str) -> bool:
+    """Whether the version `wanted` is the one that is kept, whole."""
+    return _is_whole(root, wanted) and _target(root, f"{paths.ACCEPTED}/{app_id}") == wanted
+
+
+def store(root: str, app_id: str, wanted: str) -> None:
+    """Keep the installed version of an app as its last good one.
 
     `wanted` is the `version` that the caller has checked; raises OSError if it has changed since. Old versions, and
     what a power cut left half written, are removed.
     """
     folder = installed.folder(root, app_id)
-    link = f"{paths.ACCEPTED}/{app_id}"
-    fresh = not _is_whole(root, wanted) or _target(root, link) != wanted
-    if fresh:
+    if not is_kept(root, app_id, wanted):
         _copy(root, folder, installed.tree(folder), wanted)
         if not _is_whole(root, wanted):
             disk.remove_tree(root, f"{paths.ACCEPTED}/{wanted}")
             raise OSError(f"{folder}: has changed while it was looked at; it is looked at again at the next start")
-        disk.replace_link(root, link, wanted)
+        disk.replace_link(root, f"{paths.ACCEPTED}/{app_id}", wanted)
     _sweep(root, app_id, wanted)
-    return fresh
 
 
 def forget(root: str, app_id: str) -> None:

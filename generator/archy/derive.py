@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""What must be on the disk before an app starts. Pure: the app, its secrets and the node's facts in, a plan out."""
+"""What must be on the disk before an app starts. Pure: the app, what is there and facts in, a plan out."""
 
 from __future__ import annotations
 
-import ipaddress
+import hashlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
 
-from archy import confined, paths, secret
-from archy.model import App, GeneratedFile
+from archy import certificate, paths, rendering, rpc, secret
+from archy.model import App, Secret
 from archy.owner import Owner
-from archy.quadlet import SUBNETS
+from archy.quadlet import environment_path
+from archy.rendering import CannotDerive, Material
 from archy.steps import Directory, File, Ownership, Step
 
-_PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 # Existing manifests give the owner of an app's data as an ID on a node whose subordinate IDs start here.
 _CLASSIC_SUBUID = 100_000
 
@@ -31,22 +30,21 @@ class Found:
     mode: int
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What templates may know besides secrets: the node's settings, and which apps are installed."""
-
-    owner: Owner
-    settings: Mapping[str, Any]
-    installed: frozenset[str]
-
-
-class CannotDerive(Exception):
-    """An app's files cannot be made; the text says which and why."""
-
-
 def secret_path(name: str) -> str:
     """Where the canonical secret `name` is kept."""
     return f"{paths.SECRETS}/{name}"
+
+
+def made_secrets(app: App) -> tuple[Secret, ...]:
+    """The secrets that are made for the app when they are missing."""
+    if app.rpcwhitelist is not None and all(declared.name != rpc.SECRET for declared in app.secrets):
+        return (*app.secrets, Secret(rpc.SECRET, rpc.KIND))
+    return app.secrets
+
+
+def secret_names(app: App) -> list[str]:
+    """All secrets that the app's texts may be made of, also those that are only read where they exist."""
+    return [*app.secret_names, *(name + paths.PREVIOUS for declared in made_secrets(app) for name in declared.names)]
 
 
 def secrets(app: App, found: Mapping[str, Found], entropy: secret.Entropy) -> tuple[list[Step], dict[str, str]]:
@@ -56,33 +54,43 @@ def secrets(app: App, found: Mapping[str, Found], entropy: secret.Entropy) -> tu
     """
     steps: list[Step] = []
     values: dict[str, str] = {}
-    for declared in app.secrets:
-        if not any(secret_path(name) in found for name in declared.names):
-            for name, content in secret.generate(declared.name, declared.kind, entropy).items():
-                steps.append(File(secret_path(name), content, 0, 0, 0o600, "missing"))
-                values[name] = secret.value(content)
+    missing: list[str] = []
+    for declared in made_secrets(app):
+        if any(secret_path(name) in found for name in declared.names):
+            missing += [secret_path(name) for name in declared.names if secret_path(name) not in found]
             continue
-        for name in declared.names:
-            path = secret_path(name)
-            now = found.get(path)
-            if now is None or now.content is None:
-                raise CannotDerive(f"{path}: is not a file; the secret cannot be read")
-            try:
-                values[name] = secret.value(now.content)
-            except ValueError as error:
-                raise CannotDerive(f"{path}: {error}; restore it, or remove it to have a new one made") from None
-            if (now.uid, now.gid, now.mode) != (0, 0, 0o600):
-                steps.append(Ownership(path, 0, 0, 0o600))
+        for name, content in secret.generate(declared.name, declared.kind, entropy).items():
+            steps.append(File(secret_path(name), content, 0, 0, 0o600, "missing"))
+            values[name] = secret.value(content)
+    for path in missing:
+        raise CannotDerive(f"{path}: is not a file; the secret cannot be read")
+    for name in secret_names(app):
+        if (now := found.get(secret_path(name))) is None:
+            continue
+        path = secret_path(name)
+        if now.content is None:
+            raise CannotDerive(f"{path}: is not a file; the secret cannot be read")
+        try:
+            values[name] = secret.value(now.content)
+        except ValueError as error:
+            raise CannotDerive(f"{path}: {error}; restore it, or remove it to have a new one made") from None
+        if (now.uid, now.gid, now.mode) != (0, 0, 0o600):
+            steps.append(Ownership(path, 0, 0, 0o600))
     return steps, values
 
 
 def directories(app: App, owner: Owner) -> list[Directory]:
-    """The sources of the app's bind mounts; Podman does not create them. What exists is left as it is."""
-    made = {file.path for file in app.files}
+    """The sources of the app's bind mounts, which Podman does not create; those of its files. What exists is left."""
+    made = {file.path for file in app.files} | {path for pair in app.certificates for path in (pair.crt, pair.key)}
     uid, gid = data_owner(app, owner)
     sources = {volume.source for volume in app.volumes if volume.kind == "bind"} - made
     above = {os.path.dirname(path) for path in made}
-    return [Directory(path, uid, gid, 0o750) for path in sorted(sources | above)]
+    result = [Directory(path, uid, gid, 0o750) for path in sorted(sources | above)]
+    if app.derived_env:
+        result.append(Directory(paths.ENVIRONMENTS, 0, 0, 0o755))
+    if app.secret_env:
+        result.append(Directory(f"{paths.SECRET_ENVIRONMENTS}/{app.id}", owner.uid, owner.gid, 0o700))
+    return result
 
 
 def data_owner(app: App, owner: Owner) -> tuple[int, int]:
@@ -96,24 +104,68 @@ def data_owner(app: App, owner: Owner) -> tuple[int, int]:
     return owner.host_uid(int(user)), owner.host_gid(int(group or user))
 
 
-def files(app: App, beside: Mapping[str, str], values: Mapping[str, str], facts: Facts) -> list[File]:
-    """The app's generated files as they must be. `beside` holds the text of each template, `values` each secret."""
-    return [
+def file_paths(app: App) -> list[str]:
+    """The paths of all files that are made for the app."""
+    made = [file.path for file in app.files]
+    made += [path for pair in app.certificates for path in (pair.key, pair.crt)]
+    made += [environment_path(app.id)] if app.derived_env else []
+    return made + [secret_environment_path(app.id, entry.key) for entry in app.secret_env]
+
+
+def secret_environment_path(app_id: str, key: str) -> str:
+    """Where the value of a secret variable is until it is a Podman secret."""
+    return f"{paths.SECRET_ENVIRONMENTS}/{app_id}/{key}"
+
+
+def files(material: Material) -> list[File]:
+    """The app's generated files and its environment as they must be."""
+    app, owner = material.app, material.facts.owner
+    wanted = [
         File(
             file.path,
-            _encoded(file, content(app, file, beside, values, facts)),
-            facts.owner.host_uid(file.owner),
-            facts.owner.host_gid(file.group),
+            _encoded(file.template or file.path, rendering.content(material, file)),
+            owner.host_uid(file.owner),
+            owner.host_gid(file.group),
             file.mode,
             "wanted",
         )
         for file in app.files
     ]
+    if app.derived_env:
+        lines = "".join(f"{key}={value}\n" for key, value in rendering.environment(material).items())
+        wanted.append(File(environment_path(app.id), lines.encode(), 0, 0, 0o644, "wanted"))
+    for key, value in rendering.secret_environment(material).items():
+        path = secret_environment_path(app.id, key)
+        wanted.append(File(path, value.encode(), owner.uid, owner.gid, 0o400, "wanted"))
+    return wanted
+
+
+def certificates(material: Material, found: Mapping[str, Found], now: datetime) -> list[File]:
+    """The app's keys, made once, and its certificates, made again when they are not right any more."""
+    wanted = []
+    uid, gid = data_owner(material.app, material.facts.owner)
+    for pair in material.app.certificates:
+        key, crt = (found.get(path) for path in (pair.key, pair.crt))
+        if key is None and crt is not None and crt.content:
+            raise CannotDerive(f"{pair.key}: is missing; restore it, or remove {pair.crt} to have both made again")
+        name = rendering.substitute(material, "generated_certs", pair.common_name)
+        sans = [rendering.substitute(material, "generated_certs", san) for san in pair.sans]
+        private = certificate.new_key() if key is None else key.content
+        try:
+            if private is None:
+                raise ValueError("is not a file")
+            why = certificate.why_not(crt.content if crt else None, private, name, sans, now)
+            public = certificate.issue(private, name, sans, now) if why or crt is None else crt.content
+        except ValueError as error:
+            raise CannotDerive(f"{pair.key}: {error}") from None
+        wanted.append(File(pair.key, private, uid, gid, 0o400, "wanted"))
+        wanted.append(File(pair.crt, public or b"", uid, gid, 0o444, "wanted"))
+    return wanted
 
 
 def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step]:
     """The steps from what is there to what is wanted; none when nothing differs."""
-    once = {file.path for file in app.files if not file.overwrite}
+    once = set(rendering.own_names(app).values())
     steps: list[Step] = []
     for file in wanted:
         now = found.get(file.path)
@@ -128,77 +180,22 @@ def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step
     return steps
 
 
-def _encoded(file: GeneratedFile, text: str) -> bytes:
+def started(app: App, wanted: list[File], found: Mapping[str, Found]) -> dict[str, dict[str, str]]:
+    """What a process that starts now is started with: digests of the files made for it, and of its operator's own."""
+    once = set(rendering.own_names(app).values())
+    own = {file.path: now.content if (now := found.get(file.path)) else file.content for file in wanted}
+    return {
+        "files": {file.path: _digest(file.content) for file in wanted if file.path not in once},
+        "own": {path: _digest(content or b"") for path, content in own.items() if path in once},
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _encoded(where: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise CannotDerive(f"{file.template or file.path}: {error}") from None
-
-
-def network(subnet: str) -> dict[str, str]:
-    """The facts of a network that templates see: its subnet, and its gateway, which also answers DNS."""
-    return {"subnet": subnet, "gateway": str(ipaddress.ip_network(subnet)[1])}
-
-
-def content(app: App, file: GeneratedFile, beside: Mapping[str, str], values: Mapping[str, str], facts: Facts) -> str:
-    """The text of one generated file; raises CannotDerive."""
-    if file.content is not None:
-        return _substitute(file.path, file.content, app, values)
-    text = beside[file.template or ""]
-    if not (file.template or "").endswith(".j2"):
-        return text
-    return _render(file, text, app, values, facts)
-
-
-def _substitute(path: str, text: str, app: App, values: Mapping[str, str]) -> str:
-    def replacement(match: re.Match[str]) -> str:
-        name = match[1]
-        if name == "NETWORK_GATEWAY" and app.network in SUBNETS:
-            return network(SUBNETS[app.network])["gateway"]
-        if name.startswith("secret:") and name[7:] in values:
-            return values[name[7:]]
-        raise CannotDerive(f"{path}: unknown placeholder {match[0]}")
-
-    return _PLACEHOLDER.sub(replacement, text)
-
-
-def _render(file: GeneratedFile, text: str, app: App, values: Mapping[str, str], facts: Facts) -> str:
-    """Render a template of the app. It may come from anybody and is rendered by root, so: in Jinja's sandbox."""
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def value(name: str) -> str:
-        if name not in values:
-            raise CannotDerive(f"{file.template}: secret {name} is not declared in the app's generated_secrets")
-        return values[name]
-
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )
-    environment.globals = {
-        "secret": value,
-        "rpcauth": lambda user, name: secret.rpcauth(user, value(name)),
-        "basic_auth": lambda user, name: secret.basic_auth(user, value(name)),
-        "node": facts.settings,
-        "installed": facts.installed,
-        "network": network(SUBNETS[app.network]) if app.network in SUBNETS else {},
-        "app": {"id": app.id, "name": app.name, "version": app.version},
-    }
-
-    def rendered() -> str:
-        try:
-            text_: str = environment.from_string(text).render()
-        except TemplateError as error:
-            line = getattr(error, "lineno", None)
-            raise CannotDerive(f"{file.template}{f':{line}' if line else ''}: {error.message}") from None
-        except CannotDerive:
-            raise
-        except Exception as error:  # whatever else somebody's template can come to
-            raise CannotDerive(f"{file.template}: {type(error).__name__}: {error}") from None
-        return text_
-
-    try:
-        return confined.run(rendered).decode()
-    except confined.Failed as error:
-        said = str(error)
-        raise CannotDerive(said if said.startswith(str(file.template)) else f"{file.template}: {said}") from None
+        raise CannotDerive(f"{where}: {error}") from None

@@ -82,7 +82,8 @@ def generate(root: str, out: str) -> list[str]:
         else:
             units.update(found)
     _write(out, units)
-    _link_wants(out, [paths.unit(app_id) for app_id in app_ids])
+    stopped = installed.stopped(root)
+    _link_wants(out, [paths.unit(app_id) for app_id in app_ids if app_id not in stopped])
     gone = [app_id for app_id in sorted(active) if app_id not in app_ids and not _is_native(root, app_id)]
     _adopt_user_manager(root, out, bool(app_ids or gone))
     # From here on it may take long, or go wrong: what nothing is wrong with is written already.

@@ -12,7 +12,7 @@ import re
 import subprocess
 import time
 
-from archy import accept, cache, catalogue, disk, paths, rules, systemd
+from archy import accept, cache, catalogue, disk, installed, paths, rules, systemd
 from archy.catalogue import Entry
 from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.prepare import locked, prepare
@@ -35,13 +35,29 @@ def install(app_id: str, wait: bool) -> None:
                 disk.replace_link("/", f"{paths.APPS}/{entry.id}", f"{paths.CATALOGUE}/{entry.id}")
                 say(f"{entry.id}: installed")
     names = [entry.id for entry in wanted]
-    prepare("/", names)  # says what is wrong; the start of that app fails, and the others are started
-    _systemctl(what, "daemon-reload")
+    for name in names:
+        disk.remove("/", f"{paths.STOPPED}/{name}")
+    apply(what)
     if not wait:
-        _systemctl(what, "start", "--no-block", *map(paths.unit, names))
+        ctl(what, "start", "--no-block", *map(paths.unit, names))
         return
+    start(what, names)
+
+
+def apply(what: str) -> None:
+    """Let what is installed now take effect: files, also of others that it concerns; units; restarts of who needs it.
+
+    What is wrong is said; the start of that app fails, and the others are started.
+    """
+    prepare("/", installed.ids("/")[0])
+    ctl(what, "daemon-reload")
+    ctl(what, "start", "archy-reconcile.service")
+
+
+def start(what: str, names: list[str]) -> None:
+    """Start apps, and wait until each is ready or has failed."""
     jobs = [(name, systemd.job("start", paths.unit(name))) for name in names]
-    failed = [name for name, job in jobs if not _await(name, job, "starting", "ready")]
+    failed = [name for name, job in jobs if not await_job(name, job, "starting", "ready")]
     for name in failed:
         for line in systemd.journal(paths.unit(name), 5):
             say(f"  {line}")
@@ -83,10 +99,10 @@ def _check_dependencies(what: str, every: list[Entry], wanted: list[Entry]) -> N
     there = {entry.id for entry in every if entry.installed} | {entry.id for entry in wanted}
     for entry in wanted:
         assert entry.app is not None
-        for need in (*entry.app.needs, *([entry.companion_of] if entry.companion_of else [])):
+        for need in (*entry.app.need_ids, *([entry.companion_of] if entry.companion_of else [])):
             if need not in there:
                 raise CannotDo(what, entry.id, f"needs {need}, which is not installed", f"archy app install {need}")
-            back = next((e for e in every if e.id == need and e.app and entry.id in e.app.needs), None)
+            back = next((e for e in every if e.id == need and e.app and entry.id in e.app.need_ids), None)
             if back:
                 raise CannotDo(what, entry.id, f"needs {need}, which needs {entry.id}", f"change {back.folder}")
 
@@ -102,7 +118,8 @@ def _check_ports(what: str, every: list[Entry], wanted: list[Entry]) -> None:
                     raise CannotDo(what, entry.id, why, f"archy app remove {holder.id}")
 
 
-def _systemctl(what: str, *arguments: str) -> None:
+def ctl(what: str, *arguments: str) -> None:
+    """Run systemctl; raises CannotDo with what it says."""
     try:
         systemd.ctl(*arguments)
     except subprocess.CalledProcessError as error:
@@ -110,7 +127,7 @@ def _systemctl(what: str, *arguments: str) -> None:
         raise CannotDo(what, "systemctl " + " ".join(arguments), why, f"mend that, then: archy app {what}") from None
 
 
-def _await(app_id: str, job: subprocess.Popen[str], doing: str, done: str) -> bool:
+def await_job(app_id: str, job: subprocess.Popen[str], doing: str, done: str) -> bool:
     """Wait for a job, however long it takes, and say how it goes. Interrupting the wait does not interrupt the job."""
     since, progress = time.monotonic(), Progress()
     try:
@@ -136,18 +153,18 @@ def remove(app_id: str) -> None:
         raise CannotDo(what, paths.APPS, f"there is no app {app_id}", "archy app list shows all", NO_SUCH_APP)
     names = [*catalogue.companions(every, app_id), app_id]
     for entry in every:
-        if entry.installed and entry.app and entry.id not in names and app_id in entry.app.needs:
+        if entry.installed and entry.app and entry.id not in names and app_id in entry.app.need_ids:
             raise CannotDo(what, entry.id, f"needs {app_id}", f"archy app remove {entry.id}")
     for name in names:
         if name != app_id and not known[name].installed:
             continue
         unit = systemd.unit(name)
-        if unit and unit.loaded and not _await(name, systemd.job("stop", unit.name), "stopping", "stopped"):
+        if unit and unit.loaded and not await_job(name, systemd.job("stop", unit.name), "stopping", "stopped"):
             raise CannotDo(what, unit.name, "could not be stopped, see above", f"systemctl status {unit.name}")
         with locked("/"):
             _unlink(name, known.get(name))
         say(f"{name}: removed")
-    _systemctl(what, "daemon-reload")
+    apply(what)
     systemd.sweep(list(map(paths.unit, names)))
     say(f"data and secrets are kept in {paths.HOME}")
 
@@ -162,5 +179,7 @@ def _unlink(app_id: str, entry: Entry | None) -> None:
         disk.move("/", path, kept)
         say(f"{app_id}: its manifest is kept in {kept}")
     accept.forget("/", app_id)
-    for leftover in (cache.units_path(app_id), f"{paths.PREPARED}/{app_id}.json"):
+    made = (f"{paths.PREPARED}/{app_id}.json", f"{paths.STARTED}/{app_id}.json", f"{paths.ENVIRONMENTS}/{app_id}.env")
+    for leftover in (cache.units_path(app_id), f"{paths.STOPPED}/{app_id}", *made):
         disk.remove("/", leftover)
+    disk.remove_tree("/", f"{paths.SECRET_ENVIRONMENTS}/{app_id}")

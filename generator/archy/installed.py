@@ -86,6 +86,23 @@ def accepted_ids(root: str) -> list[str]:
         return []
 
 
+def stopped(root: str) -> set[str]:
+    """The apps that the user has stopped for good (`archy app stop`): a file each."""
+    try:
+        return set(os.listdir(paths.under(root, paths.STOPPED)))
+    except OSError:
+        return set()
+
+
+def secret_names(root: str) -> list[str]:
+    """All files among the secrets, whoever put them there."""
+    try:
+        with os.scandir(paths.under(root, paths.SECRETS)) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+    except OSError:
+        return []
+
+
 def version_prefix(app_id: str) -> str:
     """How the directories begin that hold versions of an app that this archy, by its rules, has accepted."""
     return f".{app_id}-{__version__}-"

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from archy.document import Document, Path, load, typed
-from archy.model import App, app_of
+from archy.model import App
+from archy.parse import app_of
 from archy.problem import Refused
 
 _SCHEMA = os.path.join(os.path.dirname(__file__), "manifest.schema.json")

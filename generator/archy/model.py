@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The typed model of an app, built from a manifest's data once that is known to be valid."""
+"""The typed model of an app. What its manifest says is made into one by `parse`."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Any
 
 SHARED_NETWORK = "archy-net"
 DEFAULT_STOP_GRACE = 30  # seconds
-_ENDPOINT = re.compile(
-    r"(?:(?P<scheme>http|tcp)://)?(?:(?P<host>[A-Za-z0-9.-]+)?:)?(?P<port>[0-9]{1,5})(?P<path>/[!-~]*)?"
-)
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+RPC_SECRET = "bitcoin-rpc-password"
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,20 @@ class HealthCheck:
 
 
 @dataclass(frozen=True)
+class Need:
+    """Another app that this one needs. `restart`: restarted after it whenever archy restarts that one."""
+
+    app_id: str
+    restart: bool = False
+
+
+@dataclass(frozen=True)
 class Secret:
+    """A canonical secret. `rotatable`: nothing keeps its value but what is derived from it."""
+
     name: str
     kind: str
+    rotatable: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,6 +83,34 @@ class GeneratedFile:
     owner: int
     group: int
     overwrite: bool
+
+
+@dataclass(frozen=True)
+class SecretEnv:
+    """An environment variable that reaches the container as a Podman secret: a secret's value, or a template's text."""
+
+    key: str
+    secret: str = ""
+    template: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A self-signed certificate and its key, as files of the app. `common_name` and `sans` may hold placeholders."""
+
+    crt: str
+    key: str
+    common_name: str
+    sans: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a person logs in with. `secret` is the name of a secret."""
+
+    name: str
+    user: str
+    secret: str
 
 
 @dataclass(frozen=True)
@@ -105,105 +139,32 @@ class App:
     stop_grace: int
     start_timeout: int | None
     companion_of: str
-    needs: tuple[str, ...]
+    needs: tuple[Need, ...]
+    rpcwhitelist: tuple[str, ...] | None  # the calls of bitcoind's RPC that the app makes; None: it makes none
+    restart_when_changed: bool
     secrets: tuple[Secret, ...]
+    derived_env: tuple[tuple[str, str], ...]  # key, text with placeholders
+    secret_env: tuple[SecretEnv, ...]
+    env_files: tuple[str, ...]
+    certificates: tuple[Certificate, ...]
     files: tuple[GeneratedFile, ...]
+    credentials: tuple[Credential, ...]
     data_uid: int | None
+
+    @property
+    def need_ids(self) -> list[str]:
+        """The apps that this one needs."""
+        return [need.app_id for need in self.needs]
+
+    @property
+    def secret_names(self) -> list[str]:
+        """The canonical secrets whose values reach the app."""
+        names = [name for declared in self.secrets for name in declared.names]
+        names += [entry.secret for entry in self.secret_env if entry.secret]
+        names += [RPC_SECRET] if self.rpcwhitelist is not None else []
+        return list(dict.fromkeys(names))
 
     @property
     def container_name(self) -> str:
         """Companions are named after their unit, other apps keep their bare name."""
         return f"archy-{self.id}" if self.companion_of else self.id
-
-
-def app_of(data: dict[str, Any]) -> App:
-    """The model of a manifest's typed data (see `document.typed`); the data must have passed `manifest.check`."""
-    app = data["app"]
-    container = app["container"]
-    security = app.get("security") or {}
-    resources = app.get("resources") or {}
-    user = container.get("user", "")
-    return App(
-        id=app["id"],
-        name=app["name"],
-        version=app["version"],
-        image=container["image"],
-        pull={"if-not-present": "missing"}.get(policy := container.get("pull_policy", "missing"), policy),
-        network=container.get("network", SHARED_NETWORK),
-        aliases=tuple(container.get("network_aliases", ())),
-        user=user,
-        entrypoint=tuple(container.get("entrypoint", ())),
-        arguments=tuple(container.get("custom_args", ())),
-        environment=tuple(app.get("environment", ())),
-        ports=tuple(port(entry) for entry in app.get("ports", ())),
-        volumes=tuple(
-            Volume(entry["type"], entry["source"], entry["target"], tuple(entry.get("options", ())))
-            for entry in app.get("volumes", ())
-        ),
-        health=health_check(app["health_check"]) if "health_check" in app else None,
-        capabilities=tuple(name.removeprefix("CAP_") for name in security.get("capabilities", ())),
-        read_only=security.get("readonly_root", True),
-        no_new_privileges=security.get("no_new_privileges", True),
-        memory=size(resources["memory_limit"]) if "memory_limit" in resources else None,
-        cpus=resources.get("cpu_limit"),
-        stop_grace=app.get("stop_grace_secs", DEFAULT_STOP_GRACE),
-        start_timeout=app.get("start_timeout_secs"),
-        companion_of=app.get("companion_of", ""),
-        needs=tuple(entry["app_id"] for entry in app.get("dependencies", ()) if "app_id" in entry),
-        secrets=tuple(Secret(entry["name"], entry["kind"]) for entry in container.get("generated_secrets", ())),
-        files=tuple(_file(entry, user) for entry in container.get("generated_files", ())),
-        data_uid=container.get("data_uid"),
-    )
-
-
-def port(entry: dict[str, Any]) -> Port:
-    """A port of a manifest."""
-    everywhere = "127.0.0.1" if entry.get("auth") == "local" else "0.0.0.0"
-    return Port(entry["host"], entry.get("container", 0), entry.get("protocol", "tcp"), entry.get("bind", everywhere))
-
-
-def _file(entry: dict[str, Any], user: str) -> GeneratedFile:
-    owner, _, group = entry.get("owner", user or "0").partition(":")
-    return GeneratedFile(
-        path=entry["path"],
-        content=entry.get("content"),
-        template=entry.get("template"),
-        mode=int(entry.get("mode", "0640"), 8),
-        owner=int(owner),
-        group=int(group or owner),
-        overwrite=entry.get("overwrite", False),
-    )
-
-
-def health_check(entry: dict[str, Any]) -> HealthCheck:
-    """The health check of a manifest; raises ValueError with the reason when its endpoint cannot be understood."""
-    rules = {
-        "timeout": seconds(entry.get("timeout", "5s")),
-        "retries": entry.get("retries", 3),
-    }
-    if entry["type"] == "exec":
-        if "command" not in entry:
-            raise ValueError("an exec check needs a command")
-        return HealthCheck("exec", command=tuple(entry["command"]), **rules)
-    if "command" in entry:
-        raise ValueError(f"a command belongs to the type exec, not {entry['type']}")
-    match = _ENDPOINT.fullmatch(entry.get("endpoint", ""))
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise ValueError("must name a port of the container, such as localhost:8080")
-    if match["host"] not in (None, "localhost", "127.0.0.1", "0.0.0.0"):
-        raise ValueError("must be localhost: the check is made from inside the container")
-    path = entry.get("path") or match["path"] or "/"
-    return HealthCheck(entry["type"], port=int(match["port"]), path=path, **rules)
-
-
-def seconds(duration: str) -> float:
-    """`30s`, `5m`, `500ms` in seconds."""
-    number = duration.rstrip("hms")
-    return int(number) * _UNITS[duration[len(number) :]]
-
-
-def size(text: str) -> int:
-    """`256Mi`, `10GB`, `1024` in bytes; a bare K, M, G, T counts in powers of 1024, as Podman does."""
-    number = text.rstrip("BKMGTi")
-    exponent = "KMGT".find(text[len(number) : len(number) + 1] or "?") + 1
-    return int(number) * int(1024**exponent)

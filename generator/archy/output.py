@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 OK, FAILED, USAGE, REFUSED, NO_SUCH_APP, NOT_PERMITTED = range(6)
+DEGRADED, BROKEN = 1, 2  # of `archy status` alone
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 
 

@@ -10,16 +10,30 @@ import os
 USER = "archipelago"
 HOME = "/var/lib/archipelago"
 SECRETS = HOME + "/secrets"
+PREVIOUS = ".previous"  # ends the name of a secret's value before its rotation, until that is over
 
 CATALOGUE = "/usr/share/archy/apps"
 TEMPLATES = "/usr/share/archy/templates"
 APPS = "/etc/archy/apps"
 ACCEPTED = "/etc/archy/accepted"
+STOPPED = "/etc/archy/stopped"
 NODE = "/etc/archy/node.yml"
+ACCEPTED_NODE = ACCEPTED + "/node.yml"
+ACCEPTED_HOST = ACCEPTED + "/host.json"
 
 UNIT_CACHE = "/run/archy/units"
 PREPARED = "/run/archy/prepared"
+STARTED = "/run/archy/started"
+FACTS = "/run/archy/facts.json"
+STATUS = "/run/archy/status.json"
 LOCK = "/run/archy/lock"
+# What containers get from archy besides their data; the service user's, for Podman reads it.
+ENVIRONMENTS = "/run/archipelago/env"
+SECRET_ENVIRONMENTS = "/run/archipelago/secret-env"
+# What the probe of Podman found, see archy-podman.service.
+PODMAN = "/run/archipelago/podman.json"
+PODMAN_ERROR = "/run/archipelago/podman.err"
+GENERATED = "/run/systemd/generator"
 
 MANIFEST = "manifest.yml"
 SLICE_CGROUP = "/sys/fs/cgroup/archipelago.slice/archipelago-apps.slice"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The pass of archy-prepare over apps of which something changed: build, accept, derive, remember.
+"""A pass over the node and over apps of which something changed: build, plan, execute, remember.
 
 A pass over one app fails alone: it is said, and that app must not start; the others are prepared.
 """
@@ -8,47 +8,234 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from archy import accept, build, cache, derive, disk, installed, paths, settings, stamp
+from archy import accept, build, derive, disk, facts, installed, look, node, paths, remember, rendering, stamp
 from archy.build import Built
-from archy.derive import CannotDerive, Facts, Found
+from archy.derive import Found
 from archy.installed import Source
 from archy.model import App
 from archy.owner import owner_of
 from archy.problem import Refused
-from archy.steps import Directory, File, Ownership, Step, execute
+from archy.rendering import CannotDerive, Facts, Material
+from archy.steps import Accept, Directory, File, Ownership, Step, execute
 
-_ACCEPTED_NODE = f"{paths.ACCEPTED}/node.yml"
-_MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
+if TYPE_CHECKING:
+    from archy.facts import Summary
+
+_EXPECTED = (Refused, CannotDerive, LookupError)  # what another pass over the same things would say again
+_LOOK_AGAIN = 300  # seconds
 
 
-def run(root: str, app_ids: list[str]) -> list[str]:
-    """Prepare apps; returns the IDs of those that must not be started. Says what it did, and what is wrong."""
-    for directory, mode in ((paths.ACCEPTED, 0o755), (paths.UNIT_CACHE, 0o755), (paths.PREPARED, 0o700)):
-        with _harmless("archy-prepare", "will have to do more the next time"):
-            disk.make_directory(root, directory, os.geteuid(), os.getegid(), mode)
-    before = {app_id: stamp.prints(_inputs(root, app_id)) for app_id in app_ids}
-    versions = {app_id: _version(root, app_id) for app_id in app_ids}
-    sources = [installed.source(root, app_id) for app_id in app_ids]
-    with tempfile.TemporaryDirectory(prefix="archy-") as work:
-        outcome = build.build(root, sources, work)
-    failed = []
-    facts = _facts(root)
-    for source in sources:
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done for one app, and what to remember of it."""
+
+    source: Source
+    built: Built
+    app: App
+    steps: list[Step]
+    said: list[str]
+    before: dict[str, str]
+    started: dict[str, dict[str, str]]
+
+
+@dataclass
+class Pass:
+    """One pass. Of `names` (apps, and `node.NAME`) it makes steps; with `dry`, it only says them."""
+
+    root: str
+    names: list[str]
+    dry: bool = False
+    failures: dict[str, str] = field(default_factory=dict)
+    made: dict[str, Found] = field(default_factory=dict)  # secrets that this pass makes for more than one app
+    started: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)  # see derive.started, by app
+
+    def run(self) -> dict[str, str]:
+        """Carry it out. Returns why apps must not be started, by app, and what is wrong with the node, by its name."""
+        for directory, mode in ((paths.ACCEPTED, 0o755), (paths.UNIT_CACHE, 0o755), (paths.PREPARED, 0o700)):
+            with self._harmless("archy", "will have to do more the next time"):
+                if not self.dry:
+                    disk.make_directory(self.root, directory, os.geteuid(), os.getegid(), mode)
+        apps = [name for name in self.names if name != node.NAME]
+        before = {app_id: stamp.prints(self._inputs(app_id)) for app_id in apps}
+        versions = {app_id: _version(self.root, app_id) for app_id in apps}
+        outcome = self._build(apps)
+        known = self._facts({app_id: built.app for app_id, (_, built) in outcome.items()})
+        self._attempt(node.NAME, self._node, known)
+        for app_id, (source, built) in outcome.items():
+            self._attempt(app_id, self._app, source, built, known, versions[app_id], before[app_id])
+        return self.failures
+
+    def _attempt(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
         try:
-            _prepare(root, source, outcome[source.id], facts, versions[source.id], before[source.id])
+            action(*arguments)
         except Exception as error:  # whatever it is, it must not keep the other apps from being prepared
-            expected = isinstance(error, Refused | CannotDerive | LookupError | OSError)
-            said = str(error) if expected else f"{type(error).__name__}: {error}"
-            failed.append(source.id)
-            _say(f"{source.id}: not prepared: {line}" for line in said.splitlines())
-    return failed
+            text = str(error) if isinstance(error, (*_EXPECTED, OSError)) else f"{type(error).__name__}: {error}"
+            self.failures[name] = text
+            for line in text.splitlines():
+                self._say(f"{name.lstrip('@')}: not prepared: {line}")
+            if isinstance(error, _EXPECTED) and name != node.NAME and not self.dry:
+                until = time.time() + _LOOK_AGAIN
+                self._remember(name, stamp.content(self.root, arguments[-1], [], failure=text, until=until))
+
+    def _build(self, apps: list[str]) -> dict[str, tuple[Source, Built]]:
+        sources = [installed.source(self.root, app_id) for app_id in apps]
+        with tempfile.TemporaryDirectory(prefix="archy-") as work:
+            outcome = build.build(self.root, sources, work)
+        return {source.id: (source, outcome[source.id]) for source in sources}
+
+    def _facts(self, built: dict[str, App | None]) -> Callable[[], Facts]:
+        """The node's facts, with what the apps of this pass say now; raises what is wrong with them for each user."""
+        ids = installed.ids(self.root)[0]
+        apps: dict[str, Summary] = {}
+        before = facts.load(self.root)
+        for app_id in ids:
+            app = built.get(app_id) or (None if app_id in built or app_id in before["apps"] else self._model(app_id))
+            if app is not None:
+                apps[app_id] = facts.summary(app)
+            elif app_id in before["apps"]:
+                apps[app_id] = before["apps"][app_id]
+        everything: facts.All = {"host": facts.host_or_kept(self.root), "apps": apps}
+        if everything != before and not self.dry:
+            with self._harmless("archy", "facts not kept"):
+                content = facts.pack(everything)
+                disk.replace_file(self.root, paths.FACTS, content, os.geteuid(), os.getegid(), 0o600)
+
+        @functools.cache
+        def known() -> Facts:
+            values = node.settings_of(self.root, os.geteuid(), os.getegid()).values
+            return Facts(owner_of(self.root), values, everything["host"], frozenset(ids), apps)
+
+        return known
+
+    def _model(self, app_id: str) -> App | None:
+        source = installed.source(self.root, app_id)
+        return build.model(self.root, source)[0] or build.last_good(source)
+
+    def _node(self, known: Callable[[], Facts]) -> None:
+        if node.NAME not in self.names:
+            return
+        look.check_secrets_directory(self.root)
+        chosen = node.settings_of(self.root, os.geteuid(), os.getegid())
+        for line in chosen.said:
+            self._say(line)
+        plan = [*chosen.steps, *node.plan(self.root, owner_of(self.root), os.geteuid(), os.getegid())]
+        before = stamp.prints(node.inputs(self.root))
+        self._execute("node", plan)
+        written = {step.path for step in plan if isinstance(step, File | Ownership)}
+        after = stamp.prints([paths.under(self.root, path) for path in written])
+        self._remember(node.NAME, stamp.content(self.root, before | after, [], said=list(chosen.said)))
+
+    def _app(
+        self, source: Source, built: Built, known: Callable[[], Facts], version: str, before: dict[str, str]
+    ) -> None:
+        plan = self._plan(source, built, known, version, before)
+        for line in plan.said:
+            self._say(f"{source.id}: {line}")
+        if plan.said:
+            self._say(f"{source.id}: the last good version stays in force")
+        self.started[source.id] = plan.started
+        if not self.dry:
+            with self._harmless(source.id, "units not kept for the next reload"):
+                remember.units(self.root, source, built)
+        self._execute(source.id, plan.steps)
+        kept = remember.app(self.root, plan.app, plan.steps, plan.before, plan.started, plan.said)
+        self._remember(source.id, kept)
+
+    def _plan(
+        self, source: Source, built: Built, known: Callable[[], Facts], version: str, before: dict[str, str]
+    ) -> Plan:
+        """The steps that make what the app needs; of the last good version, where the present one is no good."""
+        if built.app is None:
+            raise Refused(built.problems)
+        app, said = built.app, [str(problem) for problem in built.problems]
+        before |= stamp.prints([paths.under(self.root, path) for path in self._read(app)])
+        if not said:
+            try:
+                steps, started = self._steps(app, installed.folder(self.root, source.id), known)
+                if not accept.is_kept(self.root, source.id, version):
+                    steps = [Accept(source.id, version, app.version), *steps]
+                return Plan(source, built, app, steps, [], before, started)
+            except CannotDerive as error:
+                # The units are made from the manifest alone: only with the same one can the last good files serve.
+                if source.content != source.accepted:
+                    raise
+                said = [str(error)]
+        steps, started = self._steps(app, installed.accepted_folder(self.root, source.id), known)
+        return Plan(source, built, app, steps, said, before, started)
+
+    def _steps(self, app: App, folder: str, known: Callable[[], Facts]) -> tuple[list[Step], dict[str, dict[str, str]]]:
+        if accept.too_large(folder, installed.tree(folder)):
+            raise CannotDerive(f"{folder}: holds more than {accept.MAX_BYTES // 1024**2} MiB")
+        secret_names = derive.secret_names(app)
+        if secret_names:
+            look.check_secrets_directory(self.root)
+        found = look.files(self.root, map(derive.secret_path, secret_names)) | {
+            path: now for path, now in self.made.items() if path in map(derive.secret_path, secret_names)
+        }
+        steps, values = derive.secrets(app, found, os.urandom)
+        for step in steps:
+            if isinstance(step, File):
+                self.made[step.path] = Found(step.content, step.uid, step.gid, step.mode)
+        owner = owner_of(self.root)
+        steps += [made for made in derive.directories(app, owner) if not look.is_directory(self.root, made.path)]
+        if not derive.file_paths(app):
+            return steps, {"files": {}, "own": {}}
+        there = look.files(self.root, derive.file_paths(app))
+        own = {name: there[path].content for name, path in rendering.own_names(app).items() if path in there}
+        initial = {os.path.basename(file.path): file.content or "" for file in app.files if not file.overwrite}
+        texts = initial | {name: (content or b"").decode(errors="replace") for name, content in own.items()}
+        material = Material(app, look.templates(app, folder), values, texts, known())
+        wanted = derive.files(material) + derive.certificates(material, there, datetime.now(UTC))
+        return steps + derive.drift(app, wanted, there), derive.started(app, wanted, there)
+
+    def _inputs(self, app_id: str) -> list[str]:
+        """What a pass reads for any app, besides its secrets."""
+        read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
+        folder = installed.folder(self.root, app_id)
+        names = installed.source(self.root, app_id).beside
+        return [*(paths.under(self.root, path) for path in read), folder, *(f"{folder}/{name}" for name in names)]
+
+    def _read(self, app: App) -> list[str]:
+        """What a pass reads for this app: secrets, facts, its operator's files."""
+        texts = bool(derive.file_paths(app))
+        own = list(rendering.own_names(app).values())
+        return [*map(derive.secret_path, derive.secret_names(app)), *([paths.FACTS] if texts else []), *own]
+
+    def _execute(self, name: str, steps: list[Step]) -> None:
+        for step in steps:
+            self._say(f"{name}: {step}")
+        if self.dry or not steps:
+            return
+        with self._harmless(name, "not kept as the last good version"):
+            execute(self.root, [step for step in steps if isinstance(step, Accept)])
+        others = [step for step in steps if not isinstance(step, Accept)]
+        execute(self.root, [Directory(paths.SECRETS, 0, 0, 0o700), *others])
+
+    def _remember(self, name: str, content: bytes) -> None:
+        if not self.dry:
+            with self._harmless(name, "will be looked at again the next time"):
+                path = f"{paths.PREPARED}/{name}.json"
+                disk.replace_file(self.root, path, content, os.geteuid(), os.getegid(), 0o600)
+
+    @contextmanager
+    def _harmless(self, name: str, what: str) -> Iterator[None]:
+        """Go on after an error in what only saves work, or serves another day: no reason not to start an app."""
+        try:
+            yield
+        except OSError as error:
+            self._say(f"{name}: {what}: {error}")
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stdout if self.dry else sys.stderr, flush=True)
 
 
 def _version(root: str, app_id: str) -> str:
@@ -56,184 +243,3 @@ def _version(root: str, app_id: str) -> str:
         return accept.version(root, app_id)
     except OSError:
         return ""  # the version of nothing: never accepted
-
-
-def _facts(root: str) -> Callable[[], Facts]:
-    """The node's facts, looked up when the first app needs them; raises what is wrong with them for each that does."""
-
-    @functools.cache
-    def facts() -> Facts:
-        return Facts(owner_of(root), _settings(root), frozenset(installed.ids(root)[0]))
-
-    return facts
-
-
-def _inputs(root: str, app_id: str) -> list[str]:
-    """What a pass reads for any app, besides its secrets."""
-    read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
-    folder = installed.folder(root, app_id)
-    names = installed.source(root, app_id).beside
-    return [*(paths.under(root, path) for path in read), folder, *(f"{folder}/{name}" for name in sorted(names))]
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
-
-
-def _remember(root: str, source: Source, built: Built) -> None:
-    """Keep the Quadlet text and the units for the generator, under the keys that it will look for.
-
-    A refusal is not kept: the generator then says again, at every reload, what is wrong.
-    """
-    now = installed.source(root, source.id)
-    if now.content != source.content or now.beside != source.beside or built.app is None:
-        return
-    bundles = {cache.units_path(source.id): cache.pack(cache.units_key(cache.toolchain(root), now), built.units)}
-    if not built.problems:
-        bundles[cache.text_path(source.id)] = cache.pack(cache.text_key(cache.renderer(root), now), built.quadlet)
-    for path, content in bundles.items():
-        if _content(paths.under(root, path)) != content:
-            disk.replace_file(root, path, content, os.geteuid(), os.getegid(), 0o644)
-
-
-def _settings(root: str) -> dict[str, Any]:
-    """The node's settings; the last good ones, and a warning, when the file has turned bad."""
-    now, before = (_content(paths.under(root, path)) for path in (paths.NODE, _ACCEPTED_NODE))
-    try:
-        result = settings.parse(now)
-    except Refused as refused:
-        _say(f"node settings refused: {problem}" for problem in refused.problems)
-        if before is None:
-            raise
-        _say(["node settings: the last good version stays in force"])
-        return settings.parse(before, _ACCEPTED_NODE)
-    if now is None:
-        disk.remove(root, _ACCEPTED_NODE)
-    elif now != before:
-        disk.replace_file(root, _ACCEPTED_NODE, now, os.geteuid(), os.getegid(), 0o644)
-    return result
-
-
-def _content(path: str) -> bytes | None:
-    """The bytes of a file of root's; None if it is not there, and nothing that parses if it is no regular file."""
-    return (installed.read(path) or b"\0") if os.path.lexists(path) else None
-
-
-def _prepare(
-    root: str, source: Source, built: Built, facts: Callable[[], Facts], version: str, before: dict[str, str]
-) -> None:
-    """Plan, accept the version that the plan is for, execute, and leave a stamp over all that this depended on."""
-    if built.app is None:
-        raise Refused(built.problems)
-    app, problems = built.app, [str(problem) for problem in built.problems]
-    secrets = [paths.under(root, path) for path in _secret_paths(app)]
-    before |= stamp.prints(secrets)
-    if not problems:
-        try:
-            plan = _plan(root, app, installed.folder(root, source.id), facts)
-        except CannotDerive as error:
-            # The units are made from the manifest alone: only with the same one can the last good files serve.
-            if source.content != source.accepted:
-                raise
-            problems = [str(error)]
-    if problems:
-        plan = _plan(root, app, installed.accepted_folder(root, source.id), facts)
-        _say(f"{source.id}: {problem}" for problem in problems)
-        _say([f"{source.id}: the last good version stays in force"])
-    else:
-        with _harmless(source.id, "not kept as the last good version"):
-            if accept.store(root, source.id, version):
-                _say([f"{source.id}: accepted version {app.version}"])
-    with _harmless(source.id, "units not kept for the next reload"):
-        _remember(root, source, built)
-    _say(f"{source.id}: {step}" for step in plan)
-    execute(root, [Directory(paths.SECRETS, 0, 0, 0o700), *plan])
-    kept = [f"{paths.ACCEPTED}/{source.id}", cache.units_path(source.id), cache.text_path(source.id)]
-    written = {paths.under(root, path) for path in (*kept, *(file.path for file in app.files))}
-    written |= {paths.under(root, step.path) for step in plan if isinstance(step, File)} & set(secrets)
-    for step in plan:  # of a secret whose mode was put right, the content is still the one that was read before
-        if isinstance(step, Ownership) and (path := paths.under(root, step.path)) in secrets:
-            before[path] = stamp.owned(before[path], step.uid, step.gid, step.mode)
-    made = [paths.under(root, step.path) for step in derive.directories(app, owner_of(root))]
-    content = stamp.content(root, before | stamp.prints(sorted(written)), made)
-    with _harmless(source.id, "will be looked at again at the next start"):
-        disk.replace_file(root, f"{paths.PREPARED}/{source.id}.json", content, os.geteuid(), os.getegid(), 0o600)
-
-
-@contextmanager
-def _harmless(app_id: str, what: str) -> Iterator[None]:
-    """Go on after an error in what only saves work, or serves another day: no reason to keep an app from starting."""
-    try:
-        yield
-    except OSError as error:
-        _say([f"{app_id}: {what}: {error}"])
-
-
-def _plan(root: str, app: App, folder: str, facts: Callable[[], Facts]) -> list[Step]:
-    """The steps that make what the app needs; none when all is there and right. Templates are taken from `folder`."""
-    if accept.too_large(folder, installed.tree(folder)):
-        raise CannotDerive(f"{folder}: holds more than {accept.MAX_BYTES // 1024**2} MiB")
-    if app.secrets:
-        _check_secrets_directory(root)
-    steps, values = derive.secrets(app, _look(root, _secret_paths(app)), os.urandom)
-    wanted = derive.files(app, _templates(app, folder), values, facts()) if app.files else []
-    steps += [step for step in derive.directories(app, owner_of(root)) if not _is_directory(root, step.path)]
-    return steps + derive.drift(app, wanted, _look(root, [file.path for file in wanted]))
-
-
-def _check_secrets_directory(root: str) -> None:
-    """The directory above belongs to the service user, who can put another one in this place."""
-    try:
-        status = os.lstat(paths.under(root, paths.SECRETS))
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o077:
-        hint = "look at what is in it, then: systemd-tmpfiles --create archy.conf"
-        raise CannotDerive(f"{paths.SECRETS}: is not a directory that only root can read; {hint}")
-
-
-def _secret_paths(app: App) -> list[str]:
-    return [derive.secret_path(name) for secret in app.secrets for name in secret.names]
-
-
-def _templates(app: App, folder: str) -> dict[str, str]:
-    result = {}
-    for name in {file.template for file in app.files if file.template}:
-        try:
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
-                result[name] = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CannotDerive(f"{folder}/{name}: cannot be read: {error}") from None
-    return result
-
-
-def _is_directory(root: str, path: str) -> bool:
-    try:
-        with disk.directory(root, path):
-            return True
-    except OSError:
-        return False
-
-
-def _look(root: str, wanted: Iterable[str]) -> dict[str, Found]:
-    """The files that are there, each as it is now; missing ones are left out."""
-    found = {}
-    for path in wanted:
-        above, name = os.path.split(path)
-        try:
-            with disk.directory(root, above) as parent:
-                found[path] = _found(parent, name)
-        except FileNotFoundError:
-            continue
-    return found
-
-
-def _found(parent: int, name: str) -> Found:
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    content = None
-    if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_FILE:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-        with open(descriptor, "rb") as file:
-            content = file.read(_MAX_FILE)
-    return Found(content, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))

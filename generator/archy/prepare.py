@@ -2,24 +2,33 @@
 """archy-prepare: makes everything right that an app needs before it starts, as root.
 
 Accepts the manifest as the last good version, makes secrets, directories and derived files, and fills the cache of
-the generator. Run for all apps at boot, and for one app by its unit's ExecStartPre=. Idempotent, and whole at every
-moment: killed halfway, the next run finishes. When nothing changed, nothing is imported and nothing is written.
+the generator. Run for all apps at boot and by every tick, and for one app by its unit's ExecStartPre=. Idempotent, and
+whole at every moment: killed halfway, the next run finishes. When nothing changed, nothing heavy is imported and
+nothing is written.
 """
 
 import os
 import sys
 from contextlib import AbstractContextManager
 
-from archy import disk, installed, paths, stamp
+from archy import disk, facts, installed, paths, stamp, started
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Planned = dict[str, dict[str, dict[str, str]]]  # by app, see derive.started
 
 EX_FAILED, EX_USAGE, EX_NOT_INSTALLED = 1, 2, 4
+_NODE = "@node"  # see node.NAME
+_ROUNDS = 4  # what one app says of itself may change what is made for another, which may once more
+_USAGE = "usage: archy-prepare [APP...], or archy-prepare --starting APP from its unit"
 
 
 def main(argv: list[str]) -> int:
     """The entry point. Exit codes: 0 all prepared, 1 an app could not be, 2 usage, 4 no such app installed."""
-    names = argv[1:]
-    if any(name.startswith("-") for name in names):
-        print("usage: archy-prepare [APP...]", file=sys.stderr)
+    starting = argv[1:2] == ["--starting"]
+    names = argv[2:] if starting else argv[1:]
+    if any(name.startswith("-") for name in names) or (starting and len(names) != 1):
+        print(_USAGE, file=sys.stderr)
         return EX_USAGE
     app_ids, _ = installed.ids("/")
     for name in names:
@@ -29,7 +38,11 @@ def main(argv: list[str]) -> int:
     os.umask(0o022)
     if not names:
         forget_gone("/", app_ids)
-    return prepare("/", names or app_ids)
+    failures = prepare("/", names or app_ids, insist=starting)
+    if starting and not failures.keys() & set(names):
+        started.record("/", names[0], os.environ.get("INVOCATION_ID", ""))
+    # What is wrong with the node is said, and is no reason not to start an app that could be prepared.
+    return EX_FAILED if any(name in failures for name in names or app_ids) else 0
 
 
 def forget_gone(root: str, app_ids: list[str]) -> None:
@@ -44,18 +57,42 @@ def forget_gone(root: str, app_ids: list[str]) -> None:
                 accept.forget(root, app_id)
 
 
-def prepare(root: str, app_ids: list[str]) -> int:
-    """Prepare the given apps; 0, or 1 if one of them cannot be started. The others are not harmed."""
-    todo = [app_id for app_id in app_ids if not stamp.is_fresh(root, app_id)]
-    if not todo:
-        return 0
-    with locked(root):
-        todo = [app_id for app_id in todo if not stamp.is_fresh(root, app_id)]
-        if not todo:
-            return 0
-        from archy import preparation
+def prepare(root: str, app_ids: list[str], insist: bool = False, planned: "Planned | None" = None) -> dict[str, str]:
+    """Put right what apps, and the node, need. Returns why apps cannot be started, and what is wrong with the node.
 
-        return EX_FAILED if preparation.run(root, todo) else 0
+    The others are not harmed. What failed for reasons that still hold is tried again only with `insist`. With
+    `planned`, what is to be done is printed and not done, and what apps would be started with is put there.
+    """
+    failures: dict[str, str] = {}
+    if not _stale(root, app_ids, failures, insist):
+        return failures
+    with locked(root):
+        for _ in range(_ROUNDS if planned is None else 1):
+            todo = [name for name in _stale(root, app_ids, failures, insist) if name not in failures]
+            if not todo:
+                break
+            from archy.preparation import Pass
+
+            one = Pass(root, todo, planned is not None)
+            failures |= one.run()
+            if planned is not None:
+                planned |= one.started
+    return failures
+
+
+def _stale(root: str, app_ids: list[str], failures: dict[str, str], insist: bool) -> list[str]:
+    """Those of which something changed. Adds to `failures` the ones that fail as they did before."""
+    result = []
+    host = facts.load(root)["host"]
+    if stamp.fresh(root, _NODE) is None or host != facts.host_or_kept(root):
+        result.append(_NODE)
+    for app_id in app_ids:
+        found = stamp.fresh(root, app_id)
+        if found is None or ("failure" in found and insist):
+            result.append(app_id)
+        elif "failure" in found:
+            failures[app_id] = found["failure"]
+    return result
 
 
 def locked(root: str) -> AbstractContextManager[None]:

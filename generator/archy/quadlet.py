@@ -41,12 +41,13 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
             source=quote(source, Form.SETTING),
             description=prose(f"{app.name} {note}"),
             uid=owner.uid,
-            needs=[paths.unit(need) for need in app.needs],
+            needs=[paths.unit(need.app_id) for need in app.needs],
             wants=[*_network_units(app.network), *(f"archy-{name}-volume.service" for name in volumes)],
             container=list(_container(app)),
             limits=list(_limits(app)),
             stop_margin=STOP_MARGIN,
             network="".join(f" {word}" for word in _network_words(app.network)),
+            secrets=" ".join([app.id, *(entry.key for entry in app.secret_env)]) if app.secret_env else "",
         )
     }
     for name in volumes:
@@ -67,6 +68,11 @@ def files(app: App, source: str, owner: Owner, root: str, note: str = "") -> dic
             )
             result[f"{_network_stem(SHARED_NETWORK)}.network"] = shared
     return dict(sorted(result.items()))
+
+
+def environment_path(app_id: str) -> str:
+    """Where the variables are that an app's `derived_env` gives."""
+    return f"{paths.ENVIRONMENTS}/{app_id}.env"
 
 
 def _network_stem(name: str) -> str:
@@ -106,6 +112,10 @@ def _container(app: App) -> Iterator[Pair]:
         yield "Exec", " ".join(quote(word, Form.WORD) for word in app.arguments)
     for entry in app.environment:
         yield "Environment", quote(entry, Form.WORD)
+    for path in (*app.env_files, *([environment_path(app.id)] if app.derived_env else [])):
+        yield "EnvironmentFile", quote(path, Form.WORD)
+    for variable in app.secret_env:
+        yield "Secret", f"archy-{app.id}-{variable.key},type=env,target={variable.key}"
     for port in app.ports:
         bind = f"[{port.bind}]" if ":" in port.bind else port.bind
         yield "PublishPort", argument(f"{bind}:{port.host}:{port.container}/{port.protocol}")

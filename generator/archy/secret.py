@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 from collections.abc import Callable
 
 Entropy = Callable[[int], bytes]
@@ -33,15 +31,6 @@ def value(content: bytes) -> str:
     if not text or not text.isprintable():
         raise ValueError("is empty, or is not one line of text")
     return text
-
-
-def rpcauth(user: str, password: str) -> str:
-    """The value of bitcoind's `rpcauth=` (bitcoin, share/rpcauth/rpcauth.py): `user:salt$hmac`.
-
-    The salt is derived and not drawn: the same secret must give the same file, at every pass.
-    """
-    salt = hmac.new(password.encode(), f"archy rpcauth salt {user}".encode(), hashlib.sha256).hexdigest()[:32]
-    return f"{user}:{salt}${hmac.new(salt.encode(), password.encode(), hashlib.sha256).hexdigest()}"
 
 
 def basic_auth(user: str, password: str) -> str:

@@ -9,8 +9,13 @@ import hashlib
 import json
 import os
 import stat
+import time
 
 from archy import cache, paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAX_BYTES = 16 * 1024 * 1024  # nothing we derive is larger
 
@@ -44,29 +49,36 @@ def owned(before: str, uid: int, gid: int, mode: int) -> str:
     return f"file {stat.S_IFREG | mode:o} {uid} {gid} {before.rpartition(' ')[2]}"
 
 
-def path(root: str, app_id: str) -> str:
-    """Where the stamp of an app is."""
-    return paths.under(root, f"{paths.PREPARED}/{app_id}.json")
+def path(root: str, name: str) -> str:
+    """Where the stamp of an app, or of the node, is."""
+    return paths.under(root, f"{paths.PREPARED}/{name}.json")
 
 
-def content(root: str, watched: dict[str, str], directories: list[str]) -> bytes:
-    """The bytes of a stamp over fingerprints, and over directories that only must be there."""
-    return json.dumps({"program": _program(root), "paths": watched, "directories": directories}).encode()
+def content(root: str, watched: dict[str, str], directories: list[str], **more: object) -> bytes:
+    """The bytes of a stamp over fingerprints, and over directories that only must be there.
+
+    `more` is kept with it: `started`, what a process is started with from now on (see `derive.started`); `said`, what
+    is wrong though the app can start; `failure`, why it cannot; `until`, the time (in s since 1970) of another look.
+    """
+    return json.dumps({"program": _program(root), "paths": watched, "directories": directories, **more}).encode()
 
 
 def _program(root: str) -> str:
     return f"archy {cache.toolchain(root)!r}"
 
 
-def is_fresh(root: str, app_id: str) -> bool:
-    """Whether everything that the app's last pass read or wrote is still the same."""
+def fresh(root: str, name: str) -> "dict[str, Any] | None":
+    """What was kept with a stamp if everything that its pass read or wrote is still the same; else None."""
     try:
-        with open(path(root, app_id), "rb", 0) as file:
-            found = json.loads(file.read())
-        return (
+        with open(path(root, name), "rb", 0) as file:
+            found: dict[str, Any] = json.loads(file.read())
+        if (
             found["program"] == _program(root)
+            and not 0 < found.get("until", 0) < time.time()
             and all(fingerprint(path) == before for path, before in found["paths"].items())
             and all(os.path.isdir(path) for path in found["directories"])
-        )
+        ):
+            return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        pass
+    return None

@@ -10,19 +10,44 @@ from dataclasses import dataclass
 
 from archy import paths
 
-_PROPERTIES = ("Id", "LoadState", "ActiveState", "NRestarts", "FragmentPath")
-_GENERATED = "/run/systemd/generator/"
+_PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "NRestarts",
+    "FragmentPath",
+    "InvocationID",
+    "Job",
+    "Result",
+    "ExecMainStatus",
+    "StateChangeTimestampMonotonic",
+    "InactiveExitTimestampMonotonic",
+)
+_GENERATED = paths.GENERATED + "/"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit as systemd sees it. `active` is `active`, `activating`, `inactive`, `failed`, ...; `restarts` counts."""
+    """A unit as systemd sees it.
+
+    `active` is `active`, `activating`, `inactive`, `failed`, ..., and `sub` more exactly so. `restarts` counts;
+    `status` is the main process's exit status. `changed` and `began` are times, in seconds of the monotonic clock, of
+    the last change of state, and of the moment when it was last not inactive any more; 0 for never.
+    """
 
     name: str
-    loaded: bool
-    generated: bool
-    active: str
-    restarts: int
+    loaded: bool = False
+    generated: bool = False
+    active: str = "inactive"
+    sub: str = "dead"
+    restarts: int = 0
+    busy: bool = False
+    invocation: str = ""
+    result: str = "success"
+    status: int = 0
+    changed: float = 0
+    began: float = 0
 
 
 def booted() -> bool:
@@ -45,7 +70,14 @@ def units(names: Sequence[str]) -> dict[str, Unit]:
                 values.get("LoadState") == "loaded",
                 values.get("FragmentPath", "").startswith(_GENERATED),
                 values.get("ActiveState", "unknown"),
+                values.get("SubState", ""),
                 int(values.get("NRestarts") or 0),
+                bool(values.get("Job")) and values["Job"] != "0",
+                values.get("InvocationID", ""),
+                values.get("Result", ""),
+                int(values.get("ExecMainStatus") or 0),
+                int(values.get("StateChangeTimestampMonotonic") or 0) / 1e6,
+                int(values.get("InactiveExitTimestampMonotonic") or 0) / 1e6,
             )
     return found
 

@@ -53,7 +53,7 @@ def manifest_image(app: str) -> str:
 
 def images(base: Path) -> list[Image]:
     """Return all app images, made as tests/images/<name>/ tell; busybox is taken from the base."""
-    env = environment("http", "no_proxy") | {"BASE": str(base)}
+    env = environment("PIP_", "http", "no_proxy") | {"BASE": str(base)}
     result = []
     for recipe in sorted((REPO / "tests/images").glob("*/image.json")):
         folder, told = recipe.parent, json.loads(recipe.read_text())

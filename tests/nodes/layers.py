@@ -38,8 +38,8 @@ HOST_NEEDS = {
 # All that the package depends on, since a node has no network to fetch it from; and what helps in tests.
 NODE_PACKAGES = """
 systemd systemd-sysv dbus dbus-user-session libpam-systemd podman crun netavark aardvark-dns passt uidmap catatonit
-python3 python3-bcrypt python3-jinja2 python3-yaml python3-jsonschema python3-systemd busybox-static
-nftables passwd iproute2 procps curl strace jq less ca-certificates
+python3 python3-bcrypt python3-cryptography python3-jinja2 python3-yaml python3-jsonschema python3-systemd
+busybox-static nftables passwd iproute2 procps curl strace jq less ca-certificates
 """
 # What cannot work, or has no business, in a container without a network.
 NODE_MASKED = ("systemd-modules-load.service", "apt-daily.timer", "apt-daily-upgrade.timer")
@@ -53,7 +53,7 @@ NODE_FILES = {
 
 TOOL_PACKAGES = """
 build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian mypy python3-pytest
-python3-hypothesis shellcheck python3-bcrypt
+python3-hypothesis shellcheck python3-bcrypt python3-cryptography
 python3-jinja2 python3-yaml python3-jsonschema python3-systemd systemd podman man-db git
 busybox-static python3-pip bash-completion strace ca-certificates
 """

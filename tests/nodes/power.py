@@ -53,7 +53,10 @@ def keep(node: Node) -> None:
         "--capability=all",
         "--drop-capability=CAP_SYS_TIME",
     ]
-    command += ["--network-namespace-path=/proc/self/ns/net", "--bind=/dev/fuse", "--bind=/dev/net/tun"]
+    command.append("--network-namespace-path=/proc/self/ns/net")
+    for device in ("/dev/fuse", "/dev/net/tun"):
+        os.chmod(device, 0o666)  # as udev has it; where none runs, nobody but root may open them
+        command.append(f"--bind={device}")
     command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no"]
     command += [f"--directory={node.root}", f"--machine={node.name}"]
     told = {"UNIFIED_HIERARCHY": "1", "API_VFS_WRITABLE": "network"}

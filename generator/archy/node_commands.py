@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""`archy status`, `archy reconcile` and `archy secret`: the node as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+from archy import catalogue, facts, installed, observe, paths, reconcile, restarts, rotation, stamp, status, systemd
+from archy.derive import secret_path
+from archy.output import BROKEN, DEGRADED, OK, colour, emit, say, table
+
+_COLOURS = {
+    "ok": "green",
+    "degraded": "yellow",
+    "broken": "red",
+    "running": "green",
+    "failed": "red",
+    "starting": "yellow",
+    "restarting": "yellow",
+    "stopped": "dim",
+}
+_OLD = 90.0  # seconds; three ticks
+_EXITS = {"ok": OK, "degraded": DEGRADED, "broken": BROKEN}
+
+
+def show(options: argparse.Namespace) -> int:
+    """archy status: root sees the node as it is now, everybody else as the last pass saw it."""
+    last = observe.previous("/")
+    found = _now(last) if os.geteuid() == 0 and systemd.booted() else last
+    if not found:
+        say("no pass was made yet: systemctl start archy-reconcile.service")
+        return BROKEN
+    age = time.monotonic() - last["monotonic"] if last else None
+    if options.json:
+        emit({**found, "last_pass": last.get("time"), "last_pass_age": round(age, 1) if age is not None else None})
+        return _EXITS[found["level"]]
+    rows = []
+    for app_id, app in found["apps"].items():
+        desired = "" if app["desired"] == "running" and app["actual"] != "stopped" else _until(app)
+        notes = [*app["problems"], *app["stale"], *([app["error"]] if app["error"] else []), desired]
+        notes += [f"waits for {', '.join(app['waits_for'])}"] if app["waits_for"] else []
+        rows.append([app_id, app["actual"], _span(found, app["since"]), str(app["restarts"]), _joined(notes)])
+    if rows:
+        table(["APP", "STATE", "FOR", "RESTARTS", "NOTES"], rows, _COLOURS)
+    for name, part in found["node"].items():
+        for problem in part["problems"]:
+            print(f"{name}: {problem}")
+    _print_rest(found, age)
+    return _EXITS[found["level"]]
+
+
+def _until(app: dict[str, Any]) -> str:
+    return "until archy app start" if app["desired"] == "stopped" else "until it is started, or the node boots"
+
+
+def _joined(notes: list[str]) -> str:
+    return "; ".join(note.replace("\n", " ") for note in dict.fromkeys(notes) if note)
+
+
+def _print_rest(found: status.Status, age: float | None) -> None:
+    podman = found["node"]["podman"]
+    if podman["problems"] and podman["answered"]:
+        print(f"podman: answered last at {podman['answered']}")
+    if jumped := found["node"]["clock"]["jumped"]:
+        print(f"clock: jumped by {jumped['by']:+d} s, seen at {jumped['at']}")
+    if found["node"]["ticks"]["timer"] != "active":
+        said = "archy-reconcile.timer is stopped, as after systemctl stop 'archy-*'; the start of any app starts it"
+        print(f"ticks: {said}")
+    seen = "no pass was made since the boot" if age is None else f"last pass {age:.0f} s ago"
+    print(f"node: {colour(found['level'], _COLOURS[found['level']], sys.stdout)}, {seen}")
+
+
+def _span(found: status.Status, since: str | None) -> str:
+    if since is None:
+        return "-"
+    seconds = int(found["wall"] - datetime.fromisoformat(since).timestamp())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{max(0, seconds)} s"
+
+
+def _now(last: status.Status) -> status.Status:
+    """The node as it is at this moment, judged as a pass would; what was wrong with it then still is."""
+    failures = {app_id: found for app_id in installed.ids("/")[0] if (found := _failure(app_id))}
+    if last and (said := last["node"]["secrets"]["problems"]):
+        failures["@node"] = said[0]
+    node = observe.node("/", failures)
+    judged = status.with_errors(status.assess(node, restarts.decide(node)), node.previous)
+    if last and time.monotonic() - last["monotonic"] > _OLD and judged["node"]["ticks"]["timer"] == "active":
+        judged["node"]["ticks"]["problems"].append("no pass was made for a long time: journalctl -u archy-reconcile")
+        judged["level"] = max(judged["level"], status.DEGRADED, key=status.LEVELS.index)
+    return judged
+
+
+def _failure(app_id: str) -> str:
+    return str((stamp.fresh("/", app_id) or {}).get("failure", ""))
+
+
+def run_reconcile(options: argparse.Namespace) -> int:
+    """archy reconcile: a pass now, or what it would do."""
+    return reconcile.run("/", options.dry_run)
+
+
+def list_secrets(options: argparse.Namespace) -> int:
+    """archy secret list: names, never values."""
+    users: dict[str, list[str]] = {}
+    for app_id, summary in facts.load("/")["apps"].items():
+        for name in summary["secrets"]:
+            users.setdefault(name, []).append(app_id)
+    apps = [entry.app for entry in catalogue.entries("/") if entry.installed and entry.app]
+    declared = {one.name: one for app in apps for one in app.secrets}
+    rows: list[dict[str, Any]] = []
+    for name in sorted({*installed.secret_names("/"), *users} - {""}):
+        base = name.removesuffix(paths.PREVIOUS)
+        one = declared.get(name)
+        rows.append(
+            {
+                "name": name,
+                "kind": one.kind if one else "",
+                "rotatable": bool(one and one.rotatable),
+                "apps": users.get(base, []),
+                "there": os.path.lexists(secret_path(name)),
+                "rotating": base != name,
+            }
+        )
+    if options.json:
+        emit({"secrets": rows})
+        return OK
+    notes = {True: "the value before, while a rotation lasts"}
+    shown = []
+    for row in rows:
+        note = notes.get(row["rotating"], "can be rotated" if row["rotatable"] else "")
+        shown.append(
+            [row["name"], row["kind"] or "-", ", ".join(row["apps"]) or "-", note if row["there"] else "missing"]
+        )
+    table(["SECRET", "KIND", "APPS", "NOTE"], shown)
+    return OK
+
+
+def rotate(options: argparse.Namespace) -> int:
+    """archy secret rotate."""
+    rotation.rotate(options.name)
+    return OK

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""The node as a pass finds it: each app's unit, what it was started with, and what it should have been."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from archy import facts, installed, paths, stamp, started, systemd
+
+if TYPE_CHECKING:
+    from archy.facts import Summary
+
+PODMAN_UNIT, TIMER = "archy-podman.service", "archy-reconcile.timer"
+
+
+@dataclass(frozen=True)
+class AppState:
+    """One installed app. `known`: it runs, and what it was started with is known.
+
+    `changed` are files made for it, and `own` those of its operator, that are others now than when it was started;
+    `unit_changed`: so is its unit. `said` is what is wrong with it, though it can run; `failure` why it
+    cannot be started. `summary` is None for an app of which no version was ever good."""
+
+    id: str
+    unit: systemd.Unit
+    stopped: bool = False
+    known: bool = False
+    changed: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    unit_changed: bool = False
+    said: tuple[str, ...] = ()
+    failure: str = ""
+    summary: Summary | None = None
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """The node. Times are seconds; `wall` since 1970, `monotonic` since boot. `podman` is None without an answer."""
+
+    apps: tuple[AppState, ...]
+    wall: float
+    monotonic: float
+    podman: list[Any] | None = None
+    podman_error: str = ""
+    podman_asked: float = 0
+    timer: str = "active"
+    user_manager: str = "active"
+    size: int = 0
+    free: int = 0
+    failure: str = ""
+    said: tuple[str, ...] = ()
+    previous: Mapping[str, Any] = field(default_factory=dict)
+
+
+Starts = Mapping[str, dict[str, Any]]  # what apps would be started with, by app (see derive.started)
+
+
+def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeState:  # noqa: B006
+    """Look at the node. `failures` are of the pass just made: why apps cannot be started, what is wrong with it.
+
+    `planned` are starts as they would be if what is planned were done.
+    """
+    ids = installed.ids(root)[0]
+    manager = f"user@{_uid(root)}.service"
+    units = systemd.units([*map(paths.unit, ids), PODMAN_UNIT, TIMER, manager])
+    summaries = facts.load(root)["apps"]
+    stopped = installed.stopped(root)
+    apps = tuple(
+        _app(
+            root,
+            app_id,
+            units.get(paths.unit(app_id), systemd.Unit(paths.unit(app_id))),
+            app_id in stopped,
+            failures.get(app_id, ""),
+            summaries.get(app_id),
+            planned.get(app_id),
+        )
+        for app_id in ids
+    )
+    size, free = _disk(root)
+    podman, error, asked = _podman(root, units.get(PODMAN_UNIT))
+    return NodeState(
+        apps,
+        time.time(),
+        time.monotonic(),
+        podman,
+        error,
+        asked,
+        _active(units, TIMER),
+        _active(units, manager),
+        size,
+        free,
+        failures.get("@node", ""),
+        tuple((stamp.fresh(root, "@node") or {}).get("said", ())),
+        previous(root),
+    )
+
+
+def previous(root: str) -> dict[str, Any]:
+    """The status that the last pass left; empty if there is none."""
+    try:
+        found = json.loads(installed.read(paths.under(root, paths.STATUS)) or b"")
+        return found if isinstance(found, dict) and isinstance(found.get("apps"), dict) else {}
+    except ValueError:
+        return {}
+
+
+def _active(units: Mapping[str, systemd.Unit], name: str) -> str:
+    return units[name].active if name in units else "unknown"
+
+
+def _app(
+    root: str,
+    app_id: str,
+    unit: systemd.Unit,
+    stopped: bool,
+    failure: str,
+    summary: Summary | None,
+    planned: dict[str, Any] | None,
+) -> AppState:
+    found = stamp.fresh(root, app_id) or {}
+    record = started.load(root, app_id)
+    said = tuple(found.get("said", ()))
+    now = planned or found.get("started")
+    if record is None or record.get("invocation") != unit.invocation or now is None:
+        return AppState(app_id, unit, stopped, said=said, failure=failure, summary=summary)
+    return AppState(
+        app_id,
+        unit,
+        stopped,
+        True,
+        tuple(started.changed(record["files"], now["files"])),
+        tuple(started.changed(record["own"], now["own"])),
+        record.get("unit") != started.unit_digest(root, app_id),
+        said,
+        failure,
+        summary,
+    )
+
+
+def _uid(root: str) -> str:
+    fields = installed.user_line(root).split(b":")
+    return fields[2].decode() if len(fields) > 2 else ""
+
+
+def _disk(root: str) -> tuple[int, int]:
+    """Size, and what the service user may still fill, of the file system with the apps' data, in bytes."""
+    try:
+        found = os.statvfs(paths.under(root, paths.HOME))
+    except OSError:
+        return 0, 0
+    return found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail
+
+
+def _podman(root: str, unit: systemd.Unit | None) -> tuple[list[Any] | None, str, float]:
+    """What Podman last answered, or why it did not, and when it was asked (monotonic)."""
+    if unit is None or not unit.began:
+        return None, "was not asked yet", 0
+    try:
+        if unit.result != "success":
+            raise ValueError(unit.result)
+        answer = json.loads(installed.read(paths.under(root, paths.PODMAN), 64 * 1024 * 1024) or b"")
+        return (answer if isinstance(answer, list) else []), "", unit.began
+    except ValueError:
+        said = (installed.read(paths.under(root, paths.PODMAN_ERROR)) or b"").decode(errors="replace").strip()
+        return None, said.splitlines()[-1] if said else f"no answer ({unit.result})", unit.began

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Rules for what archy provides an app with: secrets, environment, files, certificates. See `rules`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from archy import paths, placeholder
+from archy.document import Path
+from archy.model import Secret
+from archy.problem import shown
+
+Found = Iterator[tuple[Path, str]]
+
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTAINER: Path = ("app", "container")
+
+
+def broken(app: dict[str, Any], beside: frozenset[str]) -> Found:
+    """Every place that breaks a rule, and why. `beside` are the files beside the manifest."""
+    named = list(items(container_of(app), "generated_secrets", ("name",)))
+    yield from twice((*_CONTAINER, "generated_secrets"), [(index, entry["name"]) for index, entry in named], "name")
+    secrets = {name for _, entry in named for name in Secret(entry["name"], entry.get("kind", "")).names}
+    yield from _variables(app)
+    yield from _certificates(app)
+    yield from _files(app, beside, secrets)
+    for index, entry in items(app, "credentials", ("secret_file",)):
+        if entry["secret_file"] not in secrets:
+            said = f"names a secret that generated_secrets does not declare: {shown(entry['secret_file'])}"
+            yield ("app", "credentials", index, "secret_file"), said
+
+
+def items(holder: dict[str, Any], key: str, needed: tuple[str, ...] = ()) -> Iterator[tuple[int, Any]]:
+    """The entries of a list with their index; of mappings, those that have the needed keys."""
+    for index, entry in enumerate(holder.get(key) or ()):
+        if entry is not None and all(isinstance(entry, dict) and name in entry for name in needed):
+            yield index, entry
+
+
+def container_of(app: dict[str, Any]) -> dict[str, Any]:
+    """The mapping `container`; empty when it is not there, or was refused."""
+    container: dict[str, Any] = app.get("container") or {}
+    return container
+
+
+def twice(path: Path, values: list[tuple[int, Any]], key: str = "") -> Found:
+    """Entries of a list, given with their index, that are there twice."""
+    seen: dict[Any, int] = {}
+    for index, value in values:
+        if value in seen:
+            yield (*path, index, *([key] if key else [])), f"is the same as {path[-1]}[{seen[value]}]"
+        seen.setdefault(value, index)
+
+
+def _variables(app: dict[str, Any]) -> Found:
+    container = container_of(app)
+    taken = {entry.partition("=")[0]: f"environment[{index}]" for index, entry in items(app, "environment")}
+    for key in ("derived_env", "secret_env"):
+        for index, entry in items(container, key, ("key",)):
+            at: Path = (*_CONTAINER, key, index)
+            if entry["key"] in taken:
+                yield (*at, "key"), f"is the same as {taken[entry['key']]}"
+            taken.setdefault(entry["key"], f"{key}[{index}]")
+            if key == "secret_env" and ("secret_file" in entry) == ("template" in entry):
+                yield at, "needs either secret_file or template"
+            elif key == "derived_env" and "template" in entry:
+                yield from _placeholders((*at, "template"), entry["template"], placeholder.FACTS)
+    for index, path in items(container, "env_file"):
+        if reason := data_path_problem(path):
+            yield (*_CONTAINER, "env_file", index), reason
+
+
+def _certificates(app: dict[str, Any]) -> Found:
+    for index, entry in items(container_of(app), "generated_certs"):
+        at: Path = (*_CONTAINER, "generated_certs", index)
+        for key in ("crt", "key"):
+            if key in entry and (reason := data_path_problem(entry[key])):
+                yield (*at, key), reason
+        if "crt" in entry and entry["crt"] == entry.get("key"):
+            yield (*at, "key"), "must be another file than crt"
+        names = [((*at, "sans", number), name) for number, name in items(entry, "sans")]
+        for place, name in [((*at, "common_name"), entry.get("common_name") or ""), *names]:
+            yield from _placeholders(place, name, placeholder.FACTS)
+
+
+def _files(app: dict[str, Any], beside: frozenset[str], secrets: set[str]) -> Found:
+    container = container_of(app)
+    at: Path = (*_CONTAINER, "generated_files")
+    files = list(items(container, "generated_files", ("path",)))
+    yield from twice(at, [(index, entry["path"]) for index, entry in files], "path")
+    for index, entry in files:
+        if reason := data_path_problem(entry["path"]):
+            yield (*at, index, "path"), reason
+        if ("content" in entry) == ("template" in entry):
+            yield (*at, index), "needs either content or template"
+        if entry.get("template") and entry["template"] not in beside:
+            yield (*at, index, "template"), f"is not a file beside the manifest: {shown(entry['template'])}"
+        known = {*placeholder.FACTS, placeholder.GATEWAY, *(placeholder.SECRET + name for name in secrets)}
+        yield from _placeholders((*at, index, "content"), entry.get("content") or "", known)
+
+
+def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str]) -> Found:
+    try:
+        names = placeholder.names(text)
+    except ValueError as error:
+        yield at, str(error)
+        return
+    for name in names:
+        if name.startswith(placeholder.SECRET) and name not in known:
+            name = name.removeprefix(placeholder.SECRET)
+            yield at, f"names a secret that generated_secrets does not declare: {shown(name)}"
+        elif name not in known:
+            yield at, f"holds an unknown placeholder: {shown(name)}; known here: {', '.join(sorted(known))}"
+
+
+def is_normal(path: str) -> bool:
+    """Whether a path is absolute and plain, and not the root."""
+    return path != "/" and os.path.normpath(path) == path and not path.startswith("//")
+
+
+def data_path_problem(path: str) -> str:
+    """Why `path` is no place for an app's data, or nothing: only /var/lib/archipelago/<name>/ and below is."""
+    # Quadlet writes it into RequiresMountsFor= as it is, where a space or a quote would make systemd ignore the line.
+    if not is_normal(path) or CONTROL.search(path) or set(path) & set(":,\"'\\") or len(path.split()) != 1:
+        return "must be a plain absolute path, without . or .., spaces, quotes, colons, commas or control characters"
+    first = path.removeprefix(paths.HOME + "/").split("/")[0]
+    if not path.startswith(paths.HOME + "/") or first.startswith(".") or first == os.path.basename(paths.SECRETS):
+        return f"must be below {paths.HOME}/<app>; a path outside the app's own data is not supported yet"
+    return ""

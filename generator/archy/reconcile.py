@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""archy-reconcile: one pass over the node, as root. What has drifted is put right; what that needs is restarted.
+
+The timer, the path unit and `archy reconcile` run the same pass. It compares all that is wanted with all that is
+there, so a pass that was missed, or was cut short, does not matter.
+"""
+
+import os
+import sys
+
+from archy import disk, installed, paths, prepare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from archy import steps
+
+EX_FAILED = 1
+
+
+def main(argv: list[str]) -> int:
+    """The entry point. Exit codes: 0, also when some app is not well (`archy status` tells), 1 if the pass failed."""
+    os.umask(0o022)
+    return run("/", dry=False)
+
+
+def run(root: str, dry: bool) -> int:
+    """Make a pass; with `dry`, print its steps and do nothing."""
+    planned: prepare.Planned | None = {} if dry else None
+    try:
+        failures = files(root, planned)
+    except OSError as error:
+        print(f"node: {error}", file=sys.stderr)
+        failures = {"@node": str(error)}
+    from archy import observe, overlap, restarts, status, steps, units
+
+    code = 0
+    drift = units.drift(root)
+    plan: list[steps.Step] = [steps.Reload(drift)] if drift else []
+    code |= _execute(root, plan, dry)
+    node = observe.node(root, failures, planned or {})
+    decision = restarts.decide(node)
+    code |= _execute(root, [*decision.steps, *overlap.over(root, node)], dry)
+    if not dry:
+        content = status.pack(status.with_errors(status.assess(node, decision), node.previous))
+        try:
+            disk.replace_file(root, paths.STATUS, content, os.geteuid(), os.getegid(), 0o644)
+        except OSError as error:
+            print(f"{paths.STATUS}: {error}", file=sys.stderr)
+            code = EX_FAILED
+    return code
+
+
+def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:
+    """Secrets, directories and files of all apps and of the node: what archy-prepare does. Returns failures."""
+    app_ids, _ = installed.ids(root)
+    if planned is None:
+        prepare.forget_gone(root, app_ids)
+    return prepare.prepare(root, app_ids, planned=planned)
+
+
+def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
+    from subprocess import SubprocessError
+
+    from archy.steps import execute
+
+    for step in plan:
+        print(step, file=sys.stdout if dry else sys.stderr, flush=True)
+        try:
+            if not dry:
+                execute(root, [step])
+        except (OSError, SubprocessError) as error:
+            print(f"{step}: {getattr(error, 'stderr', None) or error}", file=sys.stderr, flush=True)
+            return EX_FAILED
+    return 0

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""Which apps must be restarted. Pure: the node as it is in, steps out.
+
+A file that was wrong on the disk is no reason: what counts is what the running process was started with. An app that
+is stopped, or is about to start anyway, is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from archy.observe import AppState, NodeState
+from archy.steps import ForgetFailures, Restart, Step
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0  # seconds between restarts of the same app, doubled each time
+_CALM = 600.0  # seconds after which an app counts as running well
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The steps; when each app was restarted last, and how often in a row; and who must wait, for how many seconds."""
+
+    steps: list[Step]
+    history: dict[str, dict[str, float]]
+    waiting: dict[str, float]
+
+
+def reasons(app: AppState) -> list[str]:
+    """Why a restart of the app would start it with something else."""
+    found = [f"{os.path.basename(path)} has changed since its start" for path in (*app.changed, *app.own)]
+    return [*found, "its manifest has changed since its start"] if app.unit_changed else found
+
+
+def decide(node: NodeState) -> Decision:
+    """What to restart now."""
+    history = {name: dict(entry) for name, entry in _history(node.previous).items()}
+    for name, entry in list(history.items()):
+        if node.monotonic - entry["at"] > max(_CALM, 2 * _pause(entry["count"])) or entry["at"] > node.monotonic:
+            del history[name]
+    wanted = {app.id for app in node.apps if _is_running(app) and _must(app)}
+    wanted |= _followers(node, wanted)
+    waiting = {
+        name: left
+        for name in wanted
+        if name in history and (left := history[name]["at"] + _pause(history[name]["count"]) - node.monotonic) > 0
+    }
+    due = sorted(wanted - waiting.keys())
+    for name in due:
+        history[name] = {"at": node.monotonic, "count": history.get(name, {"count": 0})["count"] + 1}
+    steps: list[Step] = []
+    if due:
+        said = {app.id: "; ".join(reasons(app)) or "after what it needs" for app in node.apps}
+        steps.append(Restart(tuple(due), ", ".join(f"{name}: {said[name]}" for name in due)))
+    calm = [app for app in node.apps if app.unit.sub == "running" and app.unit.restarts and app.id not in due]
+    steps += [ForgetFailures(app.id) for app in calm if node.monotonic - app.unit.changed > _CALM]
+    return Decision(steps, history, waiting)
+
+
+def _history(previous: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    found = previous.get("restarts")
+    return found if isinstance(found, dict) else {}
+
+
+def _pause(count: float) -> float:
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (count - 1))
+
+
+def _is_running(app: AppState) -> bool:
+    """Whether there is a process that was started, and no job is about to change that."""
+    return (app.unit.sub == "running" and not app.unit.busy) or app.unit.sub == "start"
+
+
+def _must(app: AppState) -> bool:
+    policy = app.summary is not None and app.summary["restart_when_changed"]
+    return bool(app.changed) or (app.unit_changed and policy)
+
+
+def _followers(node: NodeState, restarted: set[str]) -> set[str]:
+    """Those that want to be restarted after one of these, and after one another."""
+    found: set[str] = set()
+    while True:
+        more = {
+            app.id
+            for app in node.apps
+            if app.summary and _is_running(app) and {*restarted, *found} & {*app.summary["restart_after"]}
+        }
+        if more <= found | restarted:
+            return found - restarted
+        found |= more

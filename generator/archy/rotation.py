@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Secrets get another value, and no app is locked out meanwhile.
+
+While a rotation lasts, the value before is beside the secret, in a file whose name ends in `.previous`, and whoever
+checks logins accepts both. It is over when every app that runs was started with the new one; a pass sees that and
+removes the file. So nothing is lost when the power fails, or the command is interrupted: the passes go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from urllib import error, request
+
+from archy import catalogue, disk, installed, model, observe, overlap, rpc, secret, systemd
+from archy.derive import secret_path
+from archy.output import FAILED, NO_SUCH_APP, REFUSED, CannotDo, Progress, say
+from archy.paths import PREVIOUS
+from archy.prepare import locked
+
+_TIMEOUT = 10  # seconds for one call
+_POLL = 2.0  # seconds
+_RPC_PORT = 8332
+
+
+def rotate(name: str) -> None:
+    """Give a secret a new value, wait until all who use it have it, and prove it where there is a way to."""
+    what = f"rotate {name}"
+    declared = _declared(what, name)
+    if os.path.lexists(secret_path(name + PREVIOUS)):
+        say(f"{name}: an earlier rotation is not over yet, going on with that")
+    else:
+        with locked("/"):
+            _begin(declared)
+        say(f"{name}: has a new value; both are accepted until all apps have it")
+    before = _value(name + PREVIOUS)
+    _finish(what, name)
+    if name == rpc.SECRET and before:
+        _prove(what, before, _value(name))
+
+
+def _declared(what: str, name: str) -> model.Secret:
+    apps = [entry.app for entry in catalogue.entries("/") if entry.installed and entry.app]
+    found = [declared for app in apps for declared in app.secrets if declared.name == name]
+    if not found:
+        raise CannotDo(what, secret_path(name), "no installed app declares it", "archy secret list", NO_SUCH_APP)
+    if not any(declared.rotatable for declared in found):
+        why = "its app may keep it in its data, where archy cannot change it"
+        raise CannotDo(what, secret_path(name), why, "change it in the app itself", REFUSED)
+    return found[0]
+
+
+def _begin(declared: model.Secret) -> None:
+    """The value before is kept first: cut short after that, there is one value still, and it is the old one."""
+    for name in declared.names:
+        content = installed.read(secret_path(name))
+        if content is not None:
+            disk.replace_file("/", secret_path(name + PREVIOUS), content, 0, 0, 0o600)
+    for name, content in secret.generate(declared.name, declared.kind, os.urandom).items():
+        disk.replace_file("/", secret_path(name), content, 0, 0, 0o600)
+
+
+def _value(name: str) -> str:
+    content = installed.read(secret_path(name))
+    return secret.value(content) if content else ""
+
+
+def _finish(what: str, name: str) -> None:
+    """Have passes made until nobody runs with another value than the new one, and the value before is gone."""
+    progress, since = Progress(), time.monotonic()
+    try:
+        while True:
+            systemd.ctl("start", "archy-reconcile.service")
+            waiting = overlap.waits_for(observe.node("/", {}), name)
+            if not waiting and not os.path.lexists(secret_path(name + PREVIOUS)):
+                progress.show(f"{name}: all apps have the new value")
+                return
+            text = f"waiting for {', '.join(waiting)}" if waiting else "the value before goes"
+            progress.show(f"{name}: {text}", f"{time.monotonic() - since:.0f} s")
+            time.sleep(_POLL)
+    finally:
+        progress.done()
+
+
+def _prove(what: str, before: str, now: str) -> None:
+    """Ask bitcoind with every login, by a call that it may make: the new one is let in, the one before is not."""
+    state = observe.node("/", {})
+    url = f"http://127.0.0.1:{_RPC_PORT}/"
+    provider = next((app for app in state.apps if app.summary and rpc.HOST in app.summary["aliases"]), None)
+    if provider is None or provider.unit.active != "active":
+        say("bitcoind does not run: not proven by calls; it starts with the new value only")
+        return
+    calls: Mapping[str, list[str] | None] = {
+        rpc.USER: None,
+        **{app.id: app.summary["rpcwhitelist"] for app in state.apps if app.summary and app.summary["rpcwhitelist"]},
+    }
+    for user, listed in calls.items():
+        call = listed[0] if listed else "uptime"
+        accepted, refused = (is_let_in(url, user, rpc.password(value, user), call) for value in (now, before))
+        if not accepted:
+            raise CannotDo(what, url, f"the new login of {user} is not accepted", "archy status", FAILED)
+        if refused:
+            raise CannotDo(what, url, f"the login of {user} from before is still accepted", "archy status", FAILED)
+        say(f"{user}: the new login works ({call}), the one before does not")
+
+
+def is_let_in(url: str, user: str, password: str, call: str) -> bool:
+    """Whether an RPC server accepts a login for a call. That the call fails for its arguments is as good."""
+    body = json.dumps({"id": "archy", "method": call, "params": []}).encode()
+    headers = {"Authorization": f"Basic {secret.basic_auth(user, password)}", "Content-Type": "application/json"}
+    try:
+        request.urlopen(request.Request(url, body, headers), timeout=_TIMEOUT).close()
+    except error.HTTPError as answer:
+        return answer.code not in (401, 403)
+    return True

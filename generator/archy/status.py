@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""How the node and its apps are: the judgement over what a pass saw. Pure; the result is the content of status.json.
+
+`level` is `ok`, `degraded` or `broken`. An app can be degraded; broken is the node, when no app can be relied upon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from archy import __version__, systemd
+from archy.observe import AppState, NodeState
+from archy.restarts import Decision, reasons
+
+OK, DEGRADED, BROKEN = LEVELS = ("ok", "degraded", "broken")
+_TOO_LONG = 600.0  # seconds that a start may take where the manifest does not say
+_OFTEN = 3  # restarts since the app last ran well for ten minutes
+_FULL = 0.95
+_JUMP = 60.0  # seconds between the clock's way and the monotonic one's
+_LAST_JUMP_SHOWN = 3600.0
+
+Status = dict[str, Any]
+
+
+def assess(node: NodeState, decision: Decision) -> Status:
+    """Judge the node."""
+    apps = {app.id: _app(app, node, decision.waiting.get(app.id)) for app in node.apps}
+    about = {
+        "podman": _podman(node),
+        "disk": _disk(node),
+        "clock": _clock(node),
+        "secrets": _judged(BROKEN if node.failure else OK, *filter(None, [node.failure])),
+        "settings": _judged(DEGRADED if node.said else OK, *node.said),
+        "ticks": _ticks(node),
+    }
+    found = [part["level"] for part in (*apps.values(), *about.values())]
+    return {
+        "version": __version__,
+        "time": _iso(node.wall),
+        "wall": node.wall,
+        "monotonic": node.monotonic,
+        "level": max(found, key=LEVELS.index, default=OK),
+        "node": about,
+        "apps": apps,
+        "restarts": decision.history,
+    }
+
+
+def pack(status: Status) -> bytes:
+    """The bytes of the file."""
+    return json.dumps(status, indent=1, ensure_ascii=False).encode()
+
+
+def _judged(level: str, *problems: str) -> Status:
+    return {"level": level, "problems": list(problems)}
+
+
+def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
+    unit, problems = app.unit, [*app.said, *filter(None, [app.failure])]
+    needs = app.summary["needs"] if app.summary else []
+    actual, why = _actual(app, node)
+    stale = reasons(app)
+    if why and not app.failure:
+        problems.append(why)
+    if app.changed and waiting:
+        problems.append(f"is to be restarted in {waiting:.0f} s, not to do it too often")
+    there = {other.id: other for other in node.apps}
+    lacking = [name for name in needs if name not in there or not _is_up(there[name].unit)]
+    return {
+        "level": DEGRADED if problems and not _is_down_by_hand(app, actual) else OK,
+        "desired": "stopped" if app.stopped else "running",
+        "actual": actual,
+        "since": _iso(node.wall - (node.monotonic - unit.changed)) if unit.changed else None,
+        "restarts": unit.restarts,
+        "health": {"running": "healthy", "starting": "starting"}.get(actual, "none"),
+        "stale": stale,
+        "waits_for": lacking if actual != "stopped" else [],
+        "problems": problems,
+        "error": None,
+        "unit": unit.name,
+        "invocation": unit.invocation,
+        "version": app.summary["version"] if app.summary else None,
+    }
+
+
+def _is_up(unit: systemd.Unit) -> bool:
+    return unit.active in ("active", "reloading")
+
+
+def _is_down_by_hand(app: AppState, actual: str) -> bool:
+    return app.stopped and actual == "stopped"
+
+
+def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
+    """The state as a person calls it, and what is wrong with it, if anything."""
+    unit = app.unit
+    if not unit.loaded and unit.active == "inactive":
+        return "unknown", "systemd has no unit for it: systemctl daemon-reload"
+    often = f"was restarted {unit.restarts} times" if unit.restarts >= _OFTEN else ""
+    if _is_up(unit):
+        return "running", often
+    if unit.sub == "auto-restart" or (unit.active == "activating" and often):
+        return "restarting", often
+    if unit.active == "activating":
+        limit = (app.summary and app.summary["start_timeout"]) or _TOO_LONG
+        long = node.monotonic - (unit.began or node.monotonic)
+        return "starting", f"has been starting for {long / 60:.0f} min" if long > limit else ""
+    if unit.active == "deactivating":
+        return "stopping", ""
+    if unit.active == "failed":
+        return "failed", f"has failed ({unit.result})"
+    return "stopped", ""
+
+
+def _podman(node: NodeState) -> Status:
+    asked = node.monotonic - node.podman_asked if node.podman_asked else None
+    if node.podman is None:
+        problems = [f"Podman does not answer: {node.podman_error}"] if asked is not None else []
+        before = node.previous.get("node", {}).get("podman", {})
+        return _judged(BROKEN if problems else OK, *problems) | {
+            "containers": before.get("containers"),
+            "answered": before.get("answered"),
+        }
+    return _judged(OK) | {"containers": len(node.podman), "answered": _iso(node.wall - (asked or 0))}
+
+
+def _disk(node: NodeState) -> Status:
+    used = 1 - node.free / node.size if node.size else 1.0
+    said = f"{100 * used:.0f} % of the disk is used: {node.free // 1024**2} MiB are left"
+    return _judged(DEGRADED if used > _FULL else OK, *([said] if used > _FULL else [])) | {
+        "size": node.size,
+        "free": node.free,
+    }
+
+
+def _clock(node: NodeState) -> Status:
+    """The clock may jump, and nothing comes of it. A wrong one makes certificates look out of date."""
+    before = node.previous
+    jumped: Mapping[str, Any] | None = before.get("node", {}).get("clock", {}).get("jumped")
+    if jumped and not 0 <= node.monotonic - jumped["monotonic"] < _LAST_JUMP_SHOWN:
+        jumped = None
+    if isinstance(before.get("monotonic"), float) and before["monotonic"] < node.monotonic:
+        by = (node.wall - before["wall"]) - (node.monotonic - before["monotonic"])
+        if abs(by) > _JUMP:
+            jumped = {"by": round(by), "at": _iso(node.wall), "monotonic": node.monotonic}
+    built = os.stat(__file__).st_mtime
+    problems = [f"the clock says {_iso(node.wall)}, before archy was built"] if node.wall < built - 86400 else []
+    return _judged(DEGRADED if problems else OK, *problems) | {"jumped": jumped}
+
+
+def _ticks(node: NodeState) -> Status:
+    runs = [app for app in node.apps if app.unit.active != "inactive"]
+    problems = []
+    if node.timer != "active" and runs:
+        problems.append("nobody looks for drift: systemctl start archy-reconcile.timer archy-reconcile.path")
+    if node.user_manager not in ("active", "activating") and node.apps:
+        problems.append("the manager of the service user does not run, so no app can")
+    return _judged(DEGRADED if problems else OK, *problems) | {"timer": node.timer}
+
+
+def with_errors(status: Status, previous: Mapping[str, Any]) -> Status:
+    """The status with the last line of the log of each app that is not well. One that has not moved is not asked."""
+    apps = {}
+    for app_id, app in status["apps"].items():
+        before = previous.get("apps", {}).get(app_id, {})
+        if app["level"] != OK and not (app["problems"] and app["actual"] == "running"):
+            known = all(before.get(key) == app[key] for key in ("invocation", "restarts", "actual")) and before["error"]
+            app = {**app, "error": before["error"] if known else _last_line(app["unit"])}
+        apps[app_id] = app
+    return {**status, "apps": apps}
+
+
+def _last_line(unit: str) -> str | None:
+    """What an app, or Podman for it, said last."""
+    systemds = (unit, "Started ", "Starting ", "Stopped ", "Stopping ", "Failed to start")
+    lines = [line for line in systemd.journal(unit, 12) if line.strip() and not line.startswith(systemds)]
+    return lines[-1][:300] if lines else None
+
+
+def _iso(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
