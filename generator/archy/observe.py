@@ -70,6 +70,7 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
     units = systemd.units([*map(paths.unit, ids), PODMAN_UNIT, TIMER, manager])
     summaries = facts.load(root)["apps"]
     stopped = installed.stopped(root)
+    seen: dict[str, str] = {}
     apps = tuple(
         _app(
             root,
@@ -79,6 +80,7 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
             failures.get(app_id, ""),
             summaries.get(app_id),
             planned.get(app_id),
+            seen,
         )
         for app_id in ids
     )
@@ -122,8 +124,9 @@ def _app(
     failure: str,
     summary: Summary | None,
     planned: dict[str, Any] | None,
+    seen: dict[str, str],
 ) -> AppState:
-    found = stamp.fresh(root, app_id) or {}
+    found = stamp.fresh(root, app_id, seen) or {}
     record = started.load(root, app_id)
     said = tuple(found.get("said", ()))
     now = planned or found.get("started")

@@ -12,10 +12,13 @@ SECRET = "secret:"
 _PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 
 
-def names(text: str) -> list[str]:
-    """The names between double braces, in order; raises ValueError when the braces are not balanced."""
+def names(text: str, nested: bool = False) -> list[str]:
+    """The names between double braces, in order; raises ValueError when the braces are not balanced.
+
+    With `nested`, `}}` alone is text: JSON ends so.
+    """
     rest = _PLACEHOLDER.sub("", text)
-    if "{{" in rest or "}}" in rest:
+    if "{{" in rest or ("}}" in rest and not nested):
         raise ValueError("has double braces that are not balanced")
     return _PLACEHOLDER.findall(text)
 

@@ -84,10 +84,11 @@ def _stale(root: str, app_ids: list[str], failures: dict[str, str], insist: bool
     """Those of which something changed. Adds to `failures` the ones that fail as they did before."""
     result = []
     host = facts.load(root)["host"]
-    if stamp.fresh(root, _NODE) is None or host != facts.host_or_kept(root):
+    seen: dict[str, str] = {}
+    if stamp.fresh(root, _NODE, seen) is None or host != facts.host_or_kept(root):
         result.append(_NODE)
     for app_id in app_ids:
-        found = stamp.fresh(root, app_id)
+        found = stamp.fresh(root, app_id, seen)
         if found is None or ("failure" in found and insist):
             result.append(app_id)
         elif "failure" in found:

@@ -99,12 +99,12 @@ def _files(app: dict[str, Any], beside: frozenset[str], secrets: set[str]) -> Fo
         if entry.get("template") and entry["template"] not in beside:
             yield (*at, index, "template"), f"is not a file beside the manifest: {shown(entry['template'])}"
         known = {*placeholder.FACTS, placeholder.GATEWAY, *(placeholder.SECRET + name for name in secrets)}
-        yield from _placeholders((*at, index, "content"), entry.get("content") or "", known)
+        yield from _placeholders((*at, index, "content"), entry.get("content") or "", known, nested=True)
 
 
-def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str]) -> Found:
+def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str], nested: bool = False) -> Found:
     try:
-        names = placeholder.names(text)
+        names = placeholder.names(text, nested)
     except ValueError as error:
         yield at, str(error)
         return

@@ -31,19 +31,25 @@ def run(root: str, dry: bool) -> int:
     except OSError as error:
         print(f"node: {error}", file=sys.stderr)
         failures = {"@node": str(error)}
-    from archy import observe, overlap, restarts, status, steps, units
+    from archy import quiet, units
+
+    drift = units.drift(root)
+    if not (dry or failures or drift) and quiet.holds(root):
+        return 0
+    from archy import observe, overlap, restarts, status, steps
 
     code = 0
-    drift = units.drift(root)
     plan: list[steps.Step] = [steps.Reload(drift)] if drift else []
     code |= _execute(root, plan, dry)
+    seen = quiet.listing(root)
     node = observe.node(root, failures, planned or {})
     decision = restarts.decide(node)
     code |= _execute(root, [*decision.steps, *overlap.over(root, node)], dry)
     if not dry:
-        content = status.pack(status.with_errors(status.assess(node, decision), node.previous))
+        found = status.with_errors(status.assess(node, decision), node.previous)
         try:
-            disk.replace_file(root, paths.STATUS, content, os.geteuid(), os.getegid(), 0o644)
+            disk.replace_file(root, paths.STATUS, status.pack(found), os.geteuid(), os.getegid(), 0o644)
+            quiet.remember(root, found, any(app.changed for app in node.apps), seen)
         except OSError as error:
             print(f"{paths.STATUS}: {error}", file=sys.stderr)
             code = EX_FAILED

@@ -67,18 +67,28 @@ def _program(root: str) -> str:
     return f"archy {cache.toolchain(root)!r}"
 
 
-def fresh(root: str, name: str) -> "dict[str, Any] | None":
-    """What was kept with a stamp if everything that its pass read or wrote is still the same; else None."""
+def fresh(root: str, name: str, seen: "dict[str, str] | None" = None) -> "dict[str, Any] | None":
+    """What was kept with a stamp if everything that its pass read or wrote is still the same; else None.
+
+    `seen` are fingerprints taken a moment ago, for one look at many stamps; more are added.
+    """
+    seen = {} if seen is None else seen
     try:
         with open(path(root, name), "rb", 0) as file:
             found: dict[str, Any] = json.loads(file.read())
         if (
             found["program"] == _program(root)
             and not 0 < found.get("until", 0) < time.time()
-            and all(fingerprint(path) == before for path, before in found["paths"].items())
+            and all(_seen(path, seen) == before for path, before in found["paths"].items())
             and all(os.path.isdir(path) for path in found["directories"])
         ):
             return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
+
+
+def _seen(path: str, seen: dict[str, str]) -> str:
+    if path not in seen:
+        seen[path] = fingerprint(path)
+    return seen[path]

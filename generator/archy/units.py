@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Whether the units that PID 1 was given are those that the generator makes from what is installed now."""
 
-from __future__ import annotations
-
 import hashlib
 import os
-import tempfile
 
-from archy import cache, disk, generator, installed, paths
+from archy import cache, disk, installed, paths
 
 _VERIFIED = "/run/archy/units-verified"
 
@@ -21,6 +18,10 @@ def drift(root: str) -> str:
     state = _state(root)
     if installed.read(paths.under(root, _VERIFIED)) == state:
         return ""
+    import tempfile
+
+    from archy import generator
+
     with tempfile.TemporaryDirectory(prefix="archy-") as out:
         generator.generate(root, out)
         wanted = _tree(out)
