@@ -31,6 +31,7 @@ HOST_NEEDS = {
     "nsenter": "util-linux",
     "newuidmap": "uidmap",
     "git": "git",
+    "pip3": "python3-pip",
     "make": "make",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
