@@ -165,7 +165,7 @@ def certificates(material: Material, found: Mapping[str, Found], now: datetime) 
 
 def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step]:
     """The steps from what is there to what is wanted; none when nothing differs."""
-    once = set(rendering.own_names(app).values())
+    once = rendering.own_paths(app)
     steps: list[Step] = []
     for file in wanted:
         now = found.get(file.path)
@@ -182,7 +182,7 @@ def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step
 
 def started(app: App, wanted: list[File], found: Mapping[str, Found]) -> dict[str, dict[str, str]]:
     """What a process that starts now is started with: digests of the files made for it, and of its operator's own."""
-    once = set(rendering.own_names(app).values())
+    once = rendering.own_paths(app)
     own = {file.path: now.content if (now := found.get(file.path)) else file.content for file in wanted}
     return {
         "files": {file.path: _digest(file.content) for file in wanted if file.path not in once},

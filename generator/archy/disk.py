@@ -177,13 +177,13 @@ def replace_link(root: str, path: str, target: str) -> None:
 
 
 def set_ownership(root: str, path: str, uid: int, gid: int, mode: int) -> None:
-    """Give an existing regular file its owner and mode, its content untouched."""
+    """Give an existing regular file or directory its owner and mode, its content untouched."""
     above, name = os.path.split(path)
     with directory(root, above) as parent:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "is not a regular file", path)
+            if stat.S_IFMT(os.fstat(descriptor).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                raise OSError(errno.EINVAL, "is neither a regular file nor a directory", path)
             _chown(descriptor, uid, gid)
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)

@@ -67,12 +67,12 @@ def templates(app: App, folder: str) -> dict[str, str]:
 
 
 def check_secrets_directory(root: str) -> None:
-    """Raise CannotDerive if others than root can read it: the directory above belongs to the service user, who can
-    put another one in this place."""
+    """Raise CannotDerive if it is not root's: the directory above belongs to the service user, who can put another one
+    in this place. A wrong mode is put right by the pass over the node."""
     try:
         status = os.lstat(paths.under(root, paths.SECRETS))
     except FileNotFoundError:
         return
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o077:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0:
         hint = "look at what is in it, then: systemd-tmpfiles --create archy.conf"
-        raise CannotDerive(f"{paths.SECRETS}: is not a directory that only root can read; {hint}")
+        raise CannotDerive(f"{paths.SECRETS}: is not a directory of root's; {hint}")

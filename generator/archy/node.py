@@ -66,6 +66,9 @@ def plan(root: str, owner: Owner, uid: int, gid: int) -> list[Step]:
         steps.append(File(CONTAINERS_CONF, conf, uid, gid, 0o644, why))
     elif (found.uid, found.gid, found.mode) != (uid, gid, 0o644):
         steps.append(Ownership(CONTAINERS_CONF, uid, gid, 0o644))
+    safe = look.files(root, [paths.SECRETS]).get(paths.SECRETS)
+    if safe is not None and safe.mode != 0o700:
+        steps.append(Ownership(paths.SECRETS, uid, gid, 0o700))
     secrets = look.files(root, map(secret_path, installed.secret_names(root)))
     for path, secret in secrets.items():
         if (secret.uid, secret.gid, secret.mode) != (uid, gid, 0o600):

@@ -35,6 +35,7 @@ def show(options: argparse.Namespace) -> int:
     if not found:
         say("no pass was made yet: systemctl start archy-reconcile.service")
         return BROKEN
+    found = status.with_errors(found)
     age = time.monotonic() - last["monotonic"] if last else None
     if options.json:
         emit({**found, "last_pass": last.get("time"), "last_pass_age": round(age, 1) if age is not None else None})
@@ -91,7 +92,7 @@ def _now(last: status.Status) -> status.Status:
     if last and (said := last["node"]["secrets"]["problems"]):
         failures["@node"] = said[0]
     node = observe.node("/", failures)
-    judged = status.with_errors(status.assess(node, restarts.decide(node)), node.previous)
+    judged = status.assess(node, restarts.decide(node))
     if last and time.monotonic() - last["monotonic"] > _OLD and judged["node"]["ticks"]["timer"] == "active":
         judged["node"]["ticks"]["problems"].append("no pass was made for a long time: journalctl -u archy-reconcile")
         judged["level"] = max(judged["level"], status.DEGRADED, key=status.LEVELS.index)

@@ -31,8 +31,8 @@ LOCK = "/run/archy/lock"
 ENVIRONMENTS = "/run/archipelago/env"
 SECRET_ENVIRONMENTS = "/run/archipelago/secret-env"
 # What the probe of Podman found, see archy-podman.service.
-PODMAN = "/run/archipelago/podman.json"
-PODMAN_ERROR = "/run/archipelago/podman.err"
+PODMAN = "/run/archy/podman.json"
+PODMAN_ERROR = "/run/archy/podman.err"
 GENERATED = "/run/systemd/generator"
 
 MANIFEST = "manifest.yml"

@@ -124,11 +124,11 @@ class Pass:
         if node.NAME not in self.names:
             return
         look.check_secrets_directory(self.root)
+        before = stamp.prints(node.inputs(self.root))
         chosen = node.settings_of(self.root, os.geteuid(), os.getegid())
         for line in chosen.said:
             self._say(line)
         plan = [*chosen.steps, *node.plan(self.root, owner_of(self.root), os.geteuid(), os.getegid())]
-        before = stamp.prints(node.inputs(self.root))
         self._execute("node", plan)
         written = {step.path for step in plan if isinstance(step, File | Ownership)}
         after = stamp.prints([paths.under(self.root, path) for path in written])
@@ -143,10 +143,8 @@ class Pass:
         if plan.said:
             self._say(f"{source.id}: the last good version stays in force")
         self.started[source.id] = plan.started
-        if not self.dry:
-            with self._harmless(source.id, "units not kept for the next reload"):
-                remember.units(self.root, source, built)
-        self._execute(source.id, plan.steps)
+        self._accept(source, built, [step for step in plan.steps if isinstance(step, Accept)])
+        self._execute(source.id, [step for step in plan.steps if not isinstance(step, Accept)])
         kept = remember.app(self.root, plan.app, plan.steps, plan.before, plan.started, plan.said)
         self._remember(source.id, kept)
 
@@ -207,18 +205,24 @@ class Pass:
     def _read(self, app: App) -> list[str]:
         """What a pass reads for this app: secrets, facts, its operator's files."""
         texts = bool(derive.file_paths(app))
-        own = list(rendering.own_names(app).values())
+        own = sorted(rendering.own_paths(app))
         return [*map(derive.secret_path, derive.secret_names(app)), *([paths.FACTS] if texts else []), *own]
 
     def _execute(self, name: str, steps: list[Step]) -> None:
         for step in steps:
             self._say(f"{name}: {step}")
-        if self.dry or not steps:
-            return
-        with self._harmless(name, "not kept as the last good version"):
-            execute(self.root, [step for step in steps if isinstance(step, Accept)])
-        others = [step for step in steps if not isinstance(step, Accept)]
-        execute(self.root, [Directory(paths.SECRETS, 0, 0, 0o700), *others])
+        if steps and not self.dry:
+            execute(self.root, [Directory(paths.SECRETS, 0, 0, 0o700), *steps])
+
+    def _accept(self, source: Source, built: Built, steps: list[Step]) -> None:
+        """Keep the version as the last good one, and then the units: the key of these holds what is accepted."""
+        for step in steps:
+            self._say(f"{source.id}: {step}")
+        if not self.dry:
+            with self._harmless(source.id, "not kept as the last good version"):
+                execute(self.root, steps)
+            with self._harmless(source.id, "units not kept for the next reload"):
+                remember.units(self.root, source, built)
 
     def _remember(self, name: str, content: bytes) -> None:
         if not self.dry:
@@ -242,4 +246,4 @@ def _version(root: str, app_id: str) -> str:
     try:
         return accept.version(root, app_id)
     except OSError:
-        return ""  # the version of nothing: never accepted
+        return installed.version_prefix(app_id) + "unknown"  # the version of nothing: never accepted

@@ -74,13 +74,18 @@ def _variables(app: dict[str, Any]) -> Found:
 
 
 def _certificates(app: dict[str, Any]) -> Found:
+    files = items(container_of(app), "generated_files", ("path",))
+    taken = {entry["path"]: f"generated_files[{index}]" for index, entry in files}
     for index, entry in items(container_of(app), "generated_certs"):
         at: Path = (*_CONTAINER, "generated_certs", index)
         for key in ("crt", "key"):
-            if key in entry and (reason := data_path_problem(entry[key])):
+            if key not in entry:
+                continue
+            if reason := data_path_problem(entry[key]):
                 yield (*at, key), reason
-        if "crt" in entry and entry["crt"] == entry.get("key"):
-            yield (*at, "key"), "must be another file than crt"
+            if entry[key] in taken:
+                yield (*at, key), f"is the same as {taken[entry[key]]}"
+            taken.setdefault(entry[key], f"generated_certs[{index}].{key}")
         names = [((*at, "sans", number), name) for number, name in items(entry, "sans")]
         for place, name in [((*at, "common_name"), entry.get("common_name") or ""), *names]:
             yield from _placeholders(place, name, placeholder.FACTS)
@@ -99,17 +104,17 @@ def _files(app: dict[str, Any], beside: frozenset[str], secrets: set[str]) -> Fo
         if entry.get("template") and entry["template"] not in beside:
             yield (*at, index, "template"), f"is not a file beside the manifest: {shown(entry['template'])}"
         known = {*placeholder.FACTS, placeholder.GATEWAY, *(placeholder.SECRET + name for name in secrets)}
-        yield from _placeholders((*at, index, "content"), entry.get("content") or "", known, nested=True)
+        yield from _placeholders((*at, index, "content"), entry.get("content") or "", known, in_file=True)
 
 
-def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str], nested: bool = False) -> Found:
+def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str], in_file: bool = False) -> Found:
     try:
-        names = placeholder.names(text, nested)
+        names = placeholder.names(text, nested=in_file)
     except ValueError as error:
         yield at, str(error)
         return
     for name in names:
-        if name.startswith(placeholder.SECRET) and name not in known:
+        if in_file and name.startswith(placeholder.SECRET) and name not in known:
             name = name.removeprefix(placeholder.SECRET)
             yield at, f"names a secret that generated_secrets does not declare: {shown(name)}"
         elif name not in known:

@@ -46,7 +46,7 @@ def run(root: str, dry: bool) -> int:
     decision = restarts.decide(node)
     code |= _execute(root, [*decision.steps, *overlap.over(root, node)], dry)
     if not dry:
-        found = status.with_errors(status.assess(node, decision), node.previous)
+        found = status.assess(node, decision)
         try:
             disk.replace_file(root, paths.STATUS, status.pack(found), os.geteuid(), os.getegid(), 0o644)
             quiet.remember(root, found, any(app.changed for app in node.apps), seen)

@@ -199,6 +199,11 @@ def _line(key: str, text: str) -> str:
     return text
 
 
+def own_paths(app: App) -> set[str]:
+    """The files of the app that are made once and then its operator's."""
+    return {file.path for file in app.files if not file.overwrite}
+
+
 def own_names(app: App) -> dict[str, str]:
-    """The files of the app that are made once and then its operator's: path by base name."""
-    return {os.path.basename(file.path): file.path for file in app.files if not file.overwrite}
+    """The same, as templates name them: path by base name."""
+    return {os.path.basename(path): path for path in sorted(own_paths(app))}

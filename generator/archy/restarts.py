@@ -41,13 +41,14 @@ def decide(node: NodeState) -> Decision:
         if node.monotonic - entry["at"] > max(_CALM, 2 * _pause(entry["count"])) or entry["at"] > node.monotonic:
             del history[name]
     wanted = {app.id for app in node.apps if _is_running(app) and _must(app)}
-    wanted |= _followers(node, wanted)
     waiting = {
         name: left
         for name in wanted
         if name in history and (left := history[name]["at"] + _pause(history[name]["count"]) - node.monotonic) > 0
     }
-    due = sorted(wanted - waiting.keys())
+    now = wanted - waiting.keys()
+    # Those that follow do so at once: in the next pass, what they follow is as it must be.
+    due = sorted(now | _followers(node, now))
     for name in due:
         history[name] = {"at": node.monotonic, "count": history.get(name, {"count": 0})["count"] + 1}
     steps: list[Step] = []
@@ -56,7 +57,7 @@ def decide(node: NodeState) -> Decision:
         steps.append(Restart(tuple(due), ", ".join(f"{name}: {said[name]}" for name in due)))
     calm = [app for app in node.apps if app.unit.sub == "running" and app.unit.restarts and app.id not in due]
     steps += [ForgetFailures(app.id) for app in calm if node.monotonic - app.unit.changed > _CALM]
-    return Decision(steps, history, waiting)
+    return Decision(steps, history, {name: left for name, left in waiting.items() if name not in due})
 
 
 def _history(previous: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
@@ -65,7 +66,7 @@ def _history(previous: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
 
 
 def _pause(count: float) -> float:
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (count - 1))
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(count - 1, 20))
 
 
 def _is_running(app: AppState) -> bool:

@@ -27,7 +27,8 @@ def fingerprint(path: str) -> str:
         if stat.S_ISLNK(status.st_mode):
             return "link " + os.readlink(path)
         if stat.S_ISDIR(status.st_mode):
-            return "directory " + "\0".join(sorted(os.listdir(path)))
+            names = "\0".join(sorted(os.listdir(path)))
+            return f"directory {status.st_mode:o} {status.st_uid} {names}"
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             return f"other {status.st_mode:o} {status.st_size} {status.st_mtime_ns}"
         # The directory may be the service user's, who can put something else there meanwhile.

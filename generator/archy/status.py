@@ -80,7 +80,6 @@ def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
         "stale": stale,
         "waits_for": lacking if actual != "stopped" else [],
         "problems": problems,
-        "error": None,
         "unit": unit.name,
         "invocation": unit.invocation,
         "version": app.summary["version"] if app.summary else None,
@@ -162,15 +161,15 @@ def _ticks(node: NodeState) -> Status:
     return _judged(DEGRADED if problems else OK, *problems) | {"timer": node.timer}
 
 
-def with_errors(status: Status, previous: Mapping[str, Any]) -> Status:
-    """The status with the last line of the log of each app that is not well. One that has not moved is not asked."""
-    apps = {}
-    for app_id, app in status["apps"].items():
-        before = previous.get("apps", {}).get(app_id, {})
-        if app["level"] != OK and not (app["problems"] and app["actual"] == "running"):
-            known = all(before.get(key) == app[key] for key in ("invocation", "restarts", "actual")) and before["error"]
-            app = {**app, "error": before["error"] if known else _last_line(app["unit"])}
-        apps[app_id] = app
+def with_errors(status: Status) -> Status:
+    """The status with the last line of the log of each app that is not well, for those who may read the journal.
+
+    Not part of the file: that is for everybody, and nobody knows what apps write into their logs.
+    """
+    apps = {
+        app_id: {**app, "error": _last_line(app["unit"]) if app["level"] != OK else None}
+        for app_id, app in status["apps"].items()
+    }
     return {**status, "apps": apps}
 
 

@@ -86,8 +86,6 @@ def _reason(error: Any) -> str:
             return "must not be empty"
         case "maxLength":
             return f"must not be longer than {value} characters"
-        case "maxProperties":
-            return "must have one key only"
         case "uniqueItems":
             return "holds the same value twice"
     return str(error.message)
