@@ -88,9 +88,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--yes", action="store_true", help="do not ask before starting what it needs and was stopped")
     secrets = groups.add_parser("secret", help="the secrets: which there are, and new values for them", **_LAYOUT)
     verbs = secrets.add_subparsers(metavar="VERB", required=True)
-    _add(verbs, "list", _as_root(node_commands.list_secrets), "show the names of all secrets, and who uses them", read)
+    _add(
+        verbs,
+        "list",
+        _as_root(node_commands.list_secrets),
+        "show the names of all secrets, and who uses them",
+        read,
+        group="secret",
+    )
     text = "give a secret a new value without locking an app out, and prove that it is in use"
-    _add(verbs, "rotate", _as_root(node_commands.rotate), text, act, "NAME")
+    _add(verbs, "rotate", _as_root(node_commands.rotate), text, act, "NAME", "secret")
     text = "show how the node and its apps are; exit code 0: well, 1: degraded, 2: broken"
     _add(groups, "status", node_commands.show, text, read)
     text = "put right what has drifted, as the timer does every 30 s"
@@ -107,12 +114,14 @@ def _common(json: bool) -> argparse.ArgumentParser:
     return common
 
 
-def _add(verbs: Any, name: str, run: Command, text: str, parent: argparse.ArgumentParser, argument: str = "") -> Any:
+def _add(
+    verbs: Any, name: str, run: Command, text: str, parent: argparse.ArgumentParser, argument: str = "", group: str = ""
+) -> Any:
     description = text[0].upper() + text[1:] + "."
     one = verbs.add_parser(name, help=text, description=description, parents=[parent], **_LAYOUT)
     if argument:
         one.add_argument(argument.lower(), metavar=argument)
-    one.set_defaults(run=run, what=name)
+    one.set_defaults(run=run, what=f"{group} {name}".strip())
     return one
 
 

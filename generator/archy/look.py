@@ -76,3 +76,11 @@ def check_secrets_directory(root: str) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0:
         hint = "look at what is in it, then: systemd-tmpfiles --create archy.conf"
         raise CannotDerive(f"{paths.SECRETS}: is not a directory of root's; {hint}")
+
+
+def inputs(root: str, app_id: str) -> list[str]:
+    """What a pass reads for any app, besides its secrets: paths as seen from outside of `root`."""
+    read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
+    folder = installed.folder(root, app_id)
+    names = installed.source(root, app_id).beside
+    return [*(paths.under(root, path) for path in read), folder, *(f"{folder}/{name}" for name in sorted(names))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 from archy import catalogue, facts, installed, observe, paths, reconcile, restarts, rotation, stamp, status, systemd
 from archy.derive import secret_path
-from archy.output import BROKEN, DEGRADED, OK, colour, emit, say, table
+from archy.output import BROKEN, DEGRADED, FAILED, OK, colour, emit, say, table
 
 _COLOURS = {
     "ok": "green",
@@ -42,7 +43,7 @@ def show(options: argparse.Namespace) -> int:
         return _EXITS[found["level"]]
     rows = []
     for app_id, app in found["apps"].items():
-        desired = "" if app["desired"] == "running" and app["actual"] != "stopped" else _until(app)
+        desired = _until(app) if app["actual"] == "stopped" else ""
         notes = [*app["problems"], *app["stale"], *([app["error"]] if app["error"] else []), desired]
         notes += [f"waits for {', '.join(app['waits_for'])}"] if app["waits_for"] else []
         rows.append([app_id, app["actual"], _span(found, app["since"]), str(app["restarts"]), _joined(notes)])
@@ -56,7 +57,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _until(app: dict[str, Any]) -> str:
-    return "until archy app start" if app["desired"] == "stopped" else "until it is started, or the node boots"
+    return "until archy app start, or unmasked" if app["desired"] == "stopped" else "until it is started, or a boot"
 
 
 def _joined(notes: list[str]) -> str:
@@ -89,12 +90,18 @@ def _span(found: status.Status, since: str | None) -> str:
 def _now(last: status.Status) -> status.Status:
     """The node as it is at this moment, judged as a pass would; what was wrong with it then still is."""
     failures = {app_id: found for app_id in installed.ids("/")[0] if (found := _failure(app_id))}
-    if last and (said := last["node"]["secrets"]["problems"]):
-        failures["@node"] = said[0]
+    for name, part in (("@secrets", "secrets"), ("@node", "files")):
+        if last and (said := last["node"][part]["problems"]):
+            failures[name] = said[0]
     node = observe.node("/", failures)
     judged = status.assess(node, restarts.decide(node))
+    for app in node.apps:  # something was changed a moment ago: what the last pass saw is still true
+        before = last["apps"].get(app.id) if last else None
+        if before and not app.known and before["invocation"] == app.unit.invocation:
+            judged["apps"][app.id]["stale"] = before["stale"]
     if last and time.monotonic() - last["monotonic"] > _OLD and judged["node"]["ticks"]["timer"] == "active":
         judged["node"]["ticks"]["problems"].append("no pass was made for a long time: journalctl -u archy-reconcile")
+        judged["node"]["ticks"]["level"] = status.DEGRADED
         judged["level"] = max(judged["level"], status.DEGRADED, key=status.LEVELS.index)
     return judged
 
@@ -104,8 +111,14 @@ def _failure(app_id: str) -> str:
 
 
 def run_reconcile(options: argparse.Namespace) -> int:
-    """archy reconcile: a pass now, or what it would do."""
-    return reconcile.run("/", options.dry_run)
+    """archy reconcile: a pass now, as the timer makes them, or what one would do."""
+    if options.dry_run:
+        return reconcile.run("/", dry=True)
+    done = subprocess.run(["systemctl", "start", reconcile.UNIT], check=False).returncode
+    unit = systemd.units([reconcile.UNIT]).get(reconcile.UNIT)
+    for line in systemd.invocation(unit.invocation) if unit else ():
+        print(line)
+    return FAILED if done else OK
 
 
 def list_secrets(options: argparse.Namespace) -> int:

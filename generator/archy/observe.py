@@ -20,7 +20,8 @@ PODMAN_UNIT, TIMER = "archy-podman.service", "archy-reconcile.timer"
 
 @dataclass(frozen=True)
 class AppState:
-    """One installed app. `known`: it runs, and what it was started with is known.
+    """One installed app. `known`: it runs, and what it was started with can be compared with what it should be;
+    `unrecorded`: it runs, and nobody knows what it was started with.
 
     `changed` are files made for it, and `own` those of its operator, that are others now than when it was started;
     `unit_changed`: so is its unit. `said` is what is wrong with it, though it can run; `failure` why it
@@ -30,6 +31,7 @@ class AppState:
     unit: systemd.Unit
     stopped: bool = False
     known: bool = False
+    unrecorded: bool = False
     changed: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     unit_changed: bool = False
@@ -52,8 +54,9 @@ class NodeState:
     user_manager: str = "active"
     size: int = 0
     free: int = 0
-    failure: str = ""
+    failures: Mapping[str, str] = field(default_factory=dict)
     said: tuple[str, ...] = ()
+    rotating: frozenset[str] = frozenset()
     previous: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -97,8 +100,9 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
         _active(units, manager),
         size,
         free,
-        failures.get("@node", ""),
+        {name: said for name, said in failures.items() if name.startswith("@")},
         tuple((stamp.fresh(root, "@node") or {}).get("said", ())),
+        frozenset(n.removesuffix(paths.PREVIOUS) for n in installed.secret_names(root) if n.endswith(paths.PREVIOUS)),
         previous(root),
     )
 
@@ -130,13 +134,16 @@ def _app(
     record = started.load(root, app_id)
     said = tuple(found.get("said", ()))
     now = planned or found.get("started")
-    if record is None or record.get("invocation") != unit.invocation or now is None:
-        return AppState(app_id, unit, stopped, said=said, failure=failure, summary=summary)
+    runs = unit.active not in ("inactive", "failed")
+    unrecorded = runs and (record is None or record.get("invocation") != unit.invocation)
+    if not runs or unrecorded or record is None or now is None:
+        return AppState(app_id, unit, stopped, unrecorded=unrecorded, said=said, failure=failure, summary=summary)
     return AppState(
         app_id,
         unit,
         stopped,
         True,
+        False,
         tuple(started.changed(record["files"], now["files"])),
         tuple(started.changed(record["own"], now["own"])),
         record.get("unit") != started.unit_digest(root, app_id),
@@ -164,6 +171,8 @@ def _podman(root: str, unit: systemd.Unit | None) -> tuple[list[Any] | None, str
     """What Podman last answered, or why it did not, and when it was asked (monotonic)."""
     if unit is None or not unit.began:
         return None, "was not asked yet", 0
+    if unit.active == "activating":
+        return None, "is being asked", 0
     try:
         if unit.result != "success":
             raise ValueError(unit.result)

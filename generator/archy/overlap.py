@@ -1,27 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""Whether rotations of secrets are over. Pure but for the names of the files among the secrets. See `rotation`."""
+"""Whether rotations of secrets are over. Pure. See `rotation`."""
 
 from __future__ import annotations
 
-from archy import installed, paths
+from archy import paths
 from archy.observe import AppState, NodeState
 from archy.steps import Remove, Step
 
 
-def over(root: str, node: NodeState) -> list[Step]:
+def over(node: NodeState) -> list[Step]:
     """The steps that end rotations: nobody who runs was started with the value before."""
-    return [
-        Remove(f"{paths.SECRETS}/{name}", "its rotation is over")
-        for name in installed.secret_names(root)
-        if name.endswith(paths.PREVIOUS) and not waits_for(node, name.removesuffix(paths.PREVIOUS))
-    ]
+    done = [name for name in sorted(node.rotating) if not waits_for(node, name)]
+    return [Remove(f"{paths.SECRETS}/{name}{paths.PREVIOUS}", "its rotation is over") for name in done]
 
 
 def waits_for(node: NodeState, name: str) -> list[str]:
     """The apps that a rotation of this secret still has to wait for."""
     users = [app for app in node.apps if app.summary and name in app.summary["secrets"]]
-    return [app.id for app in users if app.unit.active not in ("inactive", "failed") and not _is_new(app)]
+    return [app.id for app in users if runs(app) and not _is_new(app)]
+
+
+def runs(app: AppState) -> bool:
+    """Whether the app runs, or is about to."""
+    return app.unit.active not in ("inactive", "failed") or app.unit.busy
 
 
 def _is_new(app: AppState) -> bool:
-    return app.unit.sub == "running" and not app.unit.busy and app.known and not app.changed
+    """Whether the app has the new value already, or will have: what is not started yet is started with it."""
+    if app.unit.sub == "auto-restart":
+        return True
+    settled = app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.busy)
+    return settled and app.known and not app.changed

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class Pass:
     names: list[str]
     dry: bool = False
     failures: dict[str, str] = field(default_factory=dict)
-    made: dict[str, Found] = field(default_factory=dict)  # secrets that this pass makes for more than one app
+    made: dict[str, Found] = field(default_factory=dict)  # in a dry pass, what would be there: secrets for other apps
     started: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)  # see derive.started, by app
 
     def run(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Pass:
                 if not self.dry:
                     disk.make_directory(self.root, directory, os.geteuid(), os.getegid(), mode)
         apps = [name for name in self.names if name != node.NAME]
-        before = {app_id: stamp.prints(self._inputs(app_id)) for app_id in apps}
+        before = {app_id: stamp.prints(look.inputs(self.root, app_id)) for app_id in apps}
         versions = {app_id: _version(self.root, app_id) for app_id in apps}
         outcome = self._build(apps)
         known = self._facts({app_id: built.app for app_id, (_, built) in outcome.items()})
@@ -123,7 +123,11 @@ class Pass:
     def _node(self, known: Callable[[], Facts]) -> None:
         if node.NAME not in self.names:
             return
-        look.check_secrets_directory(self.root)
+        try:
+            look.check_secrets_directory(self.root)
+        except CannotDerive as error:
+            self.failures["@secrets"] = str(error)
+            raise
         before = stamp.prints(node.inputs(self.root))
         chosen = node.settings_of(self.root, os.geteuid(), os.getegid())
         for line in chosen.said:
@@ -180,38 +184,34 @@ class Pass:
             path: now for path, now in self.made.items() if path in map(derive.secret_path, secret_names)
         }
         steps, values = derive.secrets(app, found, os.urandom)
-        for step in steps:
-            if isinstance(step, File):
-                self.made[step.path] = Found(step.content, step.uid, step.gid, step.mode)
         owner = owner_of(self.root)
         steps += [made for made in derive.directories(app, owner) if not look.is_directory(self.root, made.path)]
         if not derive.file_paths(app):
             return steps, {"files": {}, "own": {}}
         there = look.files(self.root, derive.file_paths(app))
         own = {name: there[path].content for name, path in rendering.own_names(app).items() if path in there}
-        initial = {os.path.basename(file.path): file.content or "" for file in app.files if not file.overwrite}
-        texts = initial | {name: (content or b"").decode(errors="replace") for name, content in own.items()}
-        material = Material(app, look.templates(app, folder), values, texts, known())
+        bare = Material(app, look.templates(app, folder), values, {}, known())
+        texts = {name: (content or b"").decode(errors="replace") for name, content in own.items()}
+        for file in app.files:
+            if not file.overwrite and (name := os.path.basename(file.path)) not in texts:
+                texts[name] = rendering.content(bare, file)
+        material = replace(bare, own=texts)
         wanted = derive.files(material) + derive.certificates(material, there, datetime.now(UTC))
         return steps + derive.drift(app, wanted, there), derive.started(app, wanted, there)
 
-    def _inputs(self, app_id: str) -> list[str]:
-        """What a pass reads for any app, besides its secrets."""
-        read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
-        folder = installed.folder(self.root, app_id)
-        names = installed.source(self.root, app_id).beside
-        return [*(paths.under(self.root, path) for path in read), folder, *(f"{folder}/{name}" for name in names)]
-
     def _read(self, app: App) -> list[str]:
-        """What a pass reads for this app: secrets, facts, its operator's files."""
+        """What a pass reads for this app: secrets, facts, its operator's files, certificates."""
         texts = bool(derive.file_paths(app))
-        own = sorted(rendering.own_paths(app))
+        own = sorted(rendering.own_paths(app)) + [path for pair in app.certificates for path in (pair.key, pair.crt)]
         return [*map(derive.secret_path, derive.secret_names(app)), *([paths.FACTS] if texts else []), *own]
 
     def _execute(self, name: str, steps: list[Step]) -> None:
         for step in steps:
             self._say(f"{name}: {step}")
-        if steps and not self.dry:
+        if self.dry:
+            files = [step for step in steps if isinstance(step, File)]
+            self.made |= {file.path: Found(file.content, file.uid, file.gid, file.mode) for file in files}
+        elif steps:
             execute(self.root, [Directory(paths.SECRETS, 0, 0, 0o700), *steps])
 
     def _accept(self, source: Source, built: Built, steps: list[Step]) -> None:

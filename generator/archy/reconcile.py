@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from archy import steps
 
 EX_FAILED = 1
+UNIT = "archy-reconcile.service"
+_LOCK = "/run/archy/pass.lock"
 
 
 def main(argv: list[str]) -> int:
@@ -25,6 +27,13 @@ def main(argv: list[str]) -> int:
 
 def run(root: str, dry: bool) -> int:
     """Make a pass; with `dry`, print its steps and do nothing."""
+    with disk.lock(root, _LOCK, lambda: print("waiting for another pass to finish", file=sys.stderr, flush=True)):
+        code, again = _pass(root, dry)
+        return code | _pass(root, dry)[0] if again else code
+
+
+def _pass(root: str, dry: bool) -> tuple[int, bool]:
+    """One pass: the exit code, and whether what it did asks for another at once."""
     planned: prepare.Planned | None = {} if dry else None
     try:
         failures = files(root, planned)
@@ -35,16 +44,20 @@ def run(root: str, dry: bool) -> int:
 
     drift = units.drift(root)
     if not (dry or failures or drift) and quiet.holds(root):
-        return 0
+        return 0, False
     from archy import observe, overlap, restarts, status, steps
 
     code = 0
-    plan: list[steps.Step] = [steps.Reload(drift)] if drift else []
-    code |= _execute(root, plan, dry)
+    if drift:
+        code |= _execute(root, [steps.Reload(drift)], dry)
+        if not dry and units.drift(root):
+            print("that did not mend it: is the generator masked, or does it fail (journalctl -k)?", file=sys.stderr)
+            units.accept(root)
     seen = quiet.listing(root)
     node = observe.node(root, failures, planned or {})
     decision = restarts.decide(node)
-    code |= _execute(root, [*decision.steps, *overlap.over(root, node)], dry)
+    over = overlap.over(node)
+    code |= _execute(root, [*decision.steps, *over], dry)
     if not dry:
         found = status.assess(node, decision)
         try:
@@ -53,7 +66,7 @@ def run(root: str, dry: bool) -> int:
         except OSError as error:
             print(f"{paths.STATUS}: {error}", file=sys.stderr)
             code = EX_FAILED
-    return code
+    return code, bool(over) and not dry
 
 
 def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:

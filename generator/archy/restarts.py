@@ -40,7 +40,7 @@ def decide(node: NodeState) -> Decision:
     for name, entry in list(history.items()):
         if node.monotonic - entry["at"] > max(_CALM, 2 * _pause(entry["count"])) or entry["at"] > node.monotonic:
             del history[name]
-    wanted = {app.id for app in node.apps if _is_running(app) and _must(app)}
+    wanted = {app.id for app in node.apps if _is_running(app) and _must(app, node)}
     waiting = {
         name: left
         for name in wanted
@@ -61,7 +61,7 @@ def decide(node: NodeState) -> Decision:
 
 
 def _history(previous: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
-    found = previous.get("restarts")
+    found = previous.get("history")
     return found if isinstance(found, dict) else {}
 
 
@@ -74,9 +74,11 @@ def _is_running(app: AppState) -> bool:
     return (app.unit.sub == "running" and not app.unit.busy) or app.unit.sub == "start"
 
 
-def _must(app: AppState) -> bool:
+def _must(app: AppState, node: NodeState) -> bool:
     policy = app.summary is not None and app.summary["restart_when_changed"]
-    return bool(app.changed) or (app.unit_changed and policy)
+    # Nobody knows which value it has, and the rotation waits until it has the new one.
+    rotates = app.unrecorded and app.summary is not None and not node.rotating.isdisjoint(app.summary["secrets"])
+    return bool(app.changed) or (app.unit_changed and policy) or rotates
 
 
 def _followers(node: NodeState, restarted: set[str]) -> set[str]:

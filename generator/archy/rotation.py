@@ -16,25 +16,28 @@ from urllib import error, request
 
 from archy import catalogue, disk, installed, model, observe, overlap, rpc, secret, systemd
 from archy.derive import secret_path
-from archy.output import FAILED, NO_SUCH_APP, REFUSED, CannotDo, Progress, say
+from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.paths import PREVIOUS
 from archy.prepare import locked
 
 _TIMEOUT = 10  # seconds for one call
 _POLL = 2.0  # seconds
 _RPC_PORT = 8332
+_TRIES = 15
+_HARMLESS = "uptime"
 
 
 def rotate(name: str) -> None:
     """Give a secret a new value, wait until all who use it have it, and prove it where there is a way to."""
     what = f"rotate {name}"
     declared = _declared(what, name)
-    if os.path.lexists(secret_path(name + PREVIOUS)):
+    # Cut short before the new value was written, both are the same: then there is nothing yet to go on with.
+    if _value(name + PREVIOUS) not in ("", _value(name)):
         say(f"{name}: an earlier rotation is not over yet, going on with that")
     else:
         with locked("/"):
             _begin(declared)
-        say(f"{name}: has a new value; both are accepted until all apps have it")
+        say(f"{name}: has a new value; the apps that use it get it now")
     before = _value(name + PREVIOUS)
     _finish(what, name)
     if name == rpc.SECRET and before:
@@ -86,32 +89,49 @@ def _finish(what: str, name: str) -> None:
 
 def _prove(what: str, before: str, now: str) -> None:
     """Ask bitcoind with every login, by a call that it may make: the new one is let in, the one before is not."""
-    state = observe.node("/", {})
     url = f"http://127.0.0.1:{_RPC_PORT}/"
-    provider = next((app for app in state.apps if app.summary and rpc.HOST in app.summary["aliases"]), None)
-    if provider is None or provider.unit.active != "active":
-        say("bitcoind does not run: not proven by calls; it starts with the new value only")
-        return
+    progress = Progress()
+    while True:
+        state = observe.node("/", {})
+        provider = next((app for app in state.apps if app.summary and rpc.HOST in app.summary["aliases"]), None)
+        if provider is None or not overlap.runs(provider):
+            say("bitcoind does not run: not proven by calls; it starts with the new value only")
+            return
+        if provider.unit.active == "active" and not provider.unit.busy:
+            break
+        progress.show(f"waiting for {provider.id}, to ask it")
+        time.sleep(_POLL)
+    progress.done()
     calls: Mapping[str, list[str] | None] = {
         rpc.USER: None,
         **{app.id: app.summary["rpcwhitelist"] for app in state.apps if app.summary and app.summary["rpcwhitelist"]},
     }
     for user, listed in calls.items():
-        call = listed[0] if listed else "uptime"
-        accepted, refused = (is_let_in(url, user, rpc.password(value, user), call) for value in (now, before))
+        call = next((one for one in listed or () if one.startswith("get")), _HARMLESS)
+        try:
+            accepted, refused = (is_let_in(url, user, rpc.password(value, user), call) for value in (now, before))
+        except OSError as error_:
+            raise CannotDo(what, url, f"cannot be asked: {error_}", "archy status") from None
         if not accepted:
-            raise CannotDo(what, url, f"the new login of {user} is not accepted", "archy status", FAILED)
+            raise CannotDo(what, url, f"the new login of {user} is not accepted", "archy status")
         if refused:
-            raise CannotDo(what, url, f"the login of {user} from before is still accepted", "archy status", FAILED)
+            raise CannotDo(what, url, f"the login of {user} from before is still accepted", "archy status")
         say(f"{user}: the new login works ({call}), the one before does not")
 
 
 def is_let_in(url: str, user: str, password: str, call: str) -> bool:
-    """Whether an RPC server accepts a login for a call. That the call fails for its arguments is as good."""
+    """Whether an RPC server knows a login. That it does not allow the call, or that it fails, is as good."""
     body = json.dumps({"id": "archy", "method": call, "params": []}).encode()
     headers = {"Authorization": f"Basic {secret.basic_auth(user, password)}", "Content-Type": "application/json"}
-    try:
-        request.urlopen(request.Request(url, body, headers), timeout=_TIMEOUT).close()
-    except error.HTTPError as answer:
-        return answer.code not in (401, 403)
-    return True
+    for left in reversed(range(_TRIES)):
+        try:
+            request.urlopen(request.Request(url, body, headers), timeout=_TIMEOUT).close()
+        except error.HTTPError as answer:
+            return answer.code != 401
+        except OSError:  # it may be starting just now
+            if not left:
+                raise
+            time.sleep(_POLL)
+            continue
+        return True
+    return False

@@ -13,6 +13,7 @@ from archy import paths
 from archy.document import load, typed
 from archy.problem import Refused
 
+_LEAST_PRUNE = 550  # MiB, MIN_DISK_SPACE_FOR_BLOCK_FILES in bitcoin, src/validation.h
 _SCHEMA = os.path.join(os.path.dirname(__file__), "node.schema.json")
 
 
@@ -32,6 +33,10 @@ def parse(content: bytes | None, file: str = paths.NODE) -> dict[str, Any]:
     from archy import validation
 
     found = validation.problems(document, schema())
+    bitcoin = document.data.get("bitcoin") if isinstance(document.data, dict) else None
+    prune = bitcoin.get("prune") if isinstance(bitcoin, dict) else None
+    if isinstance(prune, int) and 0 < prune < _LEAST_PRUNE:
+        found.append((("bitcoin", "prune"), f"must be 0 or at least {_LEAST_PRUNE} (MiB), is {prune}"))
     if found or document.problems:
         raise Refused({*document.problems, *(document.problem(path, reason) for path, reason in found)})
     return _with_defaults(document.data, schema())

@@ -33,7 +33,8 @@ def assess(node: NodeState, decision: Decision) -> Status:
         "podman": _podman(node),
         "disk": _disk(node),
         "clock": _clock(node),
-        "secrets": _judged(BROKEN if node.failure else OK, *filter(None, [node.failure])),
+        "secrets": _failed(node, "@secrets"),
+        "files": _failed(node, "@node"),
         "settings": _judged(DEGRADED if node.said else OK, *node.said),
         "ticks": _ticks(node),
     }
@@ -46,7 +47,7 @@ def assess(node: NodeState, decision: Decision) -> Status:
         "level": max(found, key=LEVELS.index, default=OK),
         "node": about,
         "apps": apps,
-        "restarts": decision.history,
+        "history": decision.history,
     }
 
 
@@ -59,11 +60,16 @@ def _judged(level: str, *problems: str) -> Status:
     return {"level": level, "problems": list(problems)}
 
 
+def _failed(node: NodeState, name: str) -> Status:
+    problems = [node.failures[name]] if name in node.failures else []
+    return _judged(BROKEN if problems else OK, *problems)
+
+
 def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
     unit, problems = app.unit, [*app.said, *filter(None, [app.failure])]
     needs = app.summary["needs"] if app.summary else []
     actual, why = _actual(app, node)
-    stale = reasons(app)
+    stale = reasons(app) if unit.active in ("active", "activating") else []
     if why and not app.failure:
         problems.append(why)
     if app.changed and waiting:
@@ -72,7 +78,7 @@ def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
     lacking = [name for name in needs if name not in there or not _is_up(there[name].unit)]
     return {
         "level": DEGRADED if problems and not _is_down_by_hand(app, actual) else OK,
-        "desired": "stopped" if app.stopped else "running",
+        "desired": "stopped" if app.stopped or unit.masked else "running",
         "actual": actual,
         "since": _iso(node.wall - (node.monotonic - unit.changed)) if unit.changed else None,
         "restarts": unit.restarts,
@@ -91,12 +97,14 @@ def _is_up(unit: systemd.Unit) -> bool:
 
 
 def _is_down_by_hand(app: AppState, actual: str) -> bool:
-    return app.stopped and actual == "stopped"
+    return (app.stopped or app.unit.masked) and actual == "stopped"
 
 
 def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
     """The state as a person calls it, and what is wrong with it, if anything."""
     unit = app.unit
+    if unit.masked and unit.active == "inactive":
+        return "stopped", ""
     if not unit.loaded and unit.active == "inactive":
         return "unknown", "systemd has no unit for it: systemctl daemon-reload"
     often = f"was restarted {unit.restarts} times" if unit.restarts >= _OFTEN else ""

@@ -38,6 +38,7 @@ class Unit:
 
     name: str
     loaded: bool = False
+    masked: bool = False
     generated: bool = False
     active: str = "inactive"
     sub: str = "dead"
@@ -68,6 +69,7 @@ def units(names: Sequence[str]) -> dict[str, Unit]:
             found[values["Id"]] = Unit(
                 values["Id"],
                 values.get("LoadState") == "loaded",
+                values.get("LoadState") == "masked",
                 values.get("FragmentPath", "").startswith(_GENERATED),
                 values.get("ActiveState", "unknown"),
                 values.get("SubState", ""),
@@ -107,6 +109,12 @@ def sweep(names: Sequence[str]) -> None:
     gone = [line.split()[0] for line in text.splitlines()]
     if gone:
         subprocess.run(["systemctl", "stop", "--", *gone], capture_output=True, check=False)
+
+
+def invocation(identity: str) -> list[str]:
+    """What a unit's processes said in one of its runs."""
+    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"_SYSTEMD_INVOCATION_ID={identity}"]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout.splitlines()
 
 
 def journal(name: str, lines: int) -> list[str]:
