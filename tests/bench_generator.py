@@ -44,7 +44,7 @@ def install(count: int) -> list[str]:
         )
         (target / paths.MANIFEST).write_text(text)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        failed = preparation.run("/", app_ids)
+        failed = preparation.Pass("/", app_ids).run()
     if failed:
         sys.exit("the apps of the bench could not be prepared")
     return app_ids

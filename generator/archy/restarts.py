@@ -15,7 +15,9 @@ from typing import Any
 from archy.observe import AppState, NodeState
 from archy.steps import ForgetFailures, Restart, Step
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0  # seconds between restarts of the same app, doubled each time
+# Seconds between restarts of the same app. A person may change several things one after the other; what goes on and on
+# is no person, and its pauses double each time.
+_FREE, _SHORT_PAUSE, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 5.0, 60.0, 3600.0
 _CALM = 600.0  # seconds after which an app counts as running well
 
 
@@ -66,7 +68,7 @@ def _history(previous: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
 
 
 def _pause(count: float) -> float:
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(count - 1, 20))
+    return _SHORT_PAUSE if count <= _FREE else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(count - _FREE - 1, 20))
 
 
 def _is_running(app: AppState) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import shutil
 import socket
@@ -75,11 +76,21 @@ def _refuse(what: str) -> Any:
     return refusal
 
 
+_refuse_connection = _refuse("a network connection")
+
+
+def _connect(self: socket.socket, address: object) -> None:
+    """A host without a network: no route for a datagram, which is how archy asks for its address."""
+    if self.type == socket.SOCK_DGRAM:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+    _refuse_connection(self, address)
+
+
 @pytest.fixture(autouse=True)
 def guard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Keep a test from the network, from other programs, and from the rest of the disk."""
     global _allowed
-    monkeypatch.setattr(socket.socket, "connect", _refuse("a network connection"))
+    monkeypatch.setattr(socket.socket, "connect", _connect)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("LC_ALL", "LANG", "LANGUAGE", "NO_COLOR", "SYSTEMD_UNIT_PATH"):
         monkeypatch.delenv(name, raising=False)

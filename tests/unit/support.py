@@ -8,16 +8,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from archy import generator, installed, manifest, model, prepare
+from archy import facts, generator, installed, manifest, model, prepare, rendering, settings, stamp, systemd
+from archy.observe import AppState, NodeState
 from archy.owner import Owner
 
 REPO = Path(__file__).resolve().parents[2]
+SHIPPED = sorted(path.name for path in (REPO / "apps").iterdir())
 QUADLET = "/usr/libexec/podman/quadlet"
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\narchipelago:x:990:989::/var/lib/archipelago:/usr/sbin/nologin\n"
 SUBUID = "somebody:100000:65536\narchipelago:231072:65536\n"
 SUBGID = "somebody:100000:65536\narchipelago:331072:65536\n"
 OWNER = Owner(990, 989, (range(231072, 296608),), (range(331072, 396608),))
+
+FACTS = rendering.Facts(OWNER, settings.parse(None), {}, frozenset({"web", "bitcoin-knots"}), {})
 
 GOOD = """\
 app:
@@ -42,13 +46,47 @@ def app_of(container: str = "", app: str = "", beside: frozenset[str] = frozense
     return manifest.check(app_text("web", container, app).encode(), "manifest.yml", "web", beside)
 
 
+def material(app: model.App, facts: rendering.Facts = FACTS, **fields: dict[str, str]) -> rendering.Material:
+    """What the texts of an app are made of: `beside`, `values` and `own`, each empty if not given."""
+    return rendering.Material(app, **{"beside": {}, "values": {}, "own": {}, **fields}, facts=facts)
+
+
+NOW, UP = 1_800_000_000.0, 100_000.0  # the clock, and seconds since the boot
+
+
+def running(app_id: str = "web", /, **fields: Any) -> AppState:
+    """An app that has run for an hour, on what it should have. Fields are of its state, its unit or its summary.
+
+    `stale` are the files that are others now than when it was started: `changed` is a time, of its unit.
+    """
+    app = app_of()
+    about = facts.summary(app) | {key: fields.pop(key) for key in [*fields] if key in facts.summary(app)}
+    unit: dict[str, Any] = {"loaded": True, "generated": True, "active": "active", "sub": "running", "invocation": "1"}
+    unit |= {"changed": UP - 3600, "began": UP - 3660}
+    unit |= {key: fields.pop(key) for key in [*fields] if key in systemd.Unit.__dataclass_fields__}
+    state = {"known": True, "summary": about, "changed": fields.pop("stale", ()), **fields}
+    return AppState(app_id, systemd.Unit(f"archy-{app_id}.service", **unit), **state)
+
+
+def down(app_id: str = "web", /, **fields: Any) -> AppState:
+    """An app that does not run."""
+    off = {"active": "inactive", "sub": "dead", "invocation": "", "known": False, "began": 0.0}
+    return running(app_id, **{**off, **fields})
+
+
+def state(*apps: AppState, **fields: Any) -> NodeState:
+    """A node with these apps, on which all else is well."""
+    well = {"wall": NOW, "monotonic": UP, "podman": [], "podman_asked": UP - 20, "size": 1000, "free": 500}
+    return NodeState(apps, **{**well, **fields})
+
+
 class Node:
     """A directory that looks like the root of a node."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.name = str(root)
-        for directory in ("etc/archy/apps", "usr/share/archy", "usr/libexec/podman", "run", "var/lib"):
+        for directory in ("etc/archy/apps", "usr/share/archy", "usr/libexec/podman", "run", "var/lib/archipelago"):
             (root / directory).mkdir(parents=True)
         for name, text in (("passwd", PASSWD), ("subuid", SUBUID), ("subgid", SUBGID)):
             (root / "etc" / name).write_text(text)
@@ -78,6 +116,12 @@ class Node:
         for app_id in app_ids:
             self.path(f"/etc/archy/apps/{app_id}").symlink_to(f"/usr/share/archy/apps/{app_id}")
 
+    def shelve(self, *app_ids: str) -> None:
+        """Leave only these apps in the catalogue."""
+        for folder in self.path("/usr/share/archy/apps").iterdir():
+            if folder.name not in app_ids:
+                shutil.rmtree(folder)
+
     def fake_quadlet(self, script: str) -> None:
         """Put a shell script in the place of Quadlet. It may run the real one."""
         self.path(QUADLET).unlink()
@@ -96,9 +140,17 @@ class Node:
         warnings = generator.generate(self.name, str(out))
         return tree(out), sorted(warnings)
 
+    def failures(self, *app_ids: str, insist: bool = False) -> dict[str, str]:
+        """Make a pass over the given or over all apps, and over the node itself: why some cannot be prepared."""
+        return prepare.prepare(self.name, list(app_ids) or installed.ids(self.name)[0], insist)
+
     def prepare(self, *app_ids: str) -> int:
-        """Run archy-prepare for the given or for all apps."""
-        return prepare.prepare(self.name, list(app_ids) or installed.ids(self.name)[0])
+        """Run archy-prepare for the given or for all apps: its exit code, as `prepare.main` finds it."""
+        return int(any(not name.startswith("@") for name in self.failures(*app_ids)))
+
+    def is_fresh(self, name: str) -> bool:
+        """Whether nothing has changed since the last pass over an app, or over `@node`."""
+        return stamp.fresh(self.name, name) is not None
 
 
 def tree(directory: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import Node, app_text, tree
 
-from archy import __version__, accept, disk, installed, stamp
+from archy import __version__, accept, disk, installed
 
 pytestmark = [
     pytest.mark.programs,
@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 D = "/var/lib/archipelago"
+CONF = f"{D}/.config/containers/containers.conf.d"
 FILES = f"""generated_secrets: [{{name: web-password, kind: hex32}}]
 user: 5:6
 generated_files:
@@ -41,8 +42,12 @@ def accepted(node: Node) -> dict[str, str]:
 
 
 def store(node: Node, app_id: str) -> bool:
-    """Accept an app as it lies there."""
-    return accept.store(node.name, app_id, accept.version(node.name, app_id))
+    """Accept an app as it lies there; False if that is what is kept already."""
+    version = accept.version(node.name, app_id)
+    fresh = not accept.is_kept(node.name, app_id, version)
+    accept.store(node.name, app_id, version)
+    assert accept.is_kept(node.name, app_id, version)
+    return fresh
 
 
 def text(node: Node, path: str) -> str:
@@ -159,6 +164,8 @@ def test_the_whole_pass(web: Node, capsys: pytest.CaptureFixture[str]) -> None:
         f"{D}/web": (231076, 331077, 0o750),
         f"{D}/web/conf": (231076, 331077, 0o750),
         f"{D}/web/conf/derived": (231076, 331077, 0o440),
+        CONF: (990, 989, 0o755),
+        f"{CONF}/50-archy.conf": (0, 0, 0o644),
         f"{D}/web/once": (231076, 331077, 0o640),
         "/run/archy/prepared": (0, 0, 0o700),
         "/run/archy/prepared/web.json": (0, 0, 0o600),
@@ -169,7 +176,10 @@ def test_the_whole_pass(web: Node, capsys: pytest.CaptureFixture[str]) -> None:
     out, said = capsys.readouterr()
     assert out == ""
     assert said.splitlines() == [
-        "web: accepted version 1.0.0",
+        "node: write /etc/archy/accepted/host.json (the host has changed)",
+        f"node: make directory {CONF}",
+        f"node: write {CONF}/50-archy.conf (missing)",
+        "web: accept version 1.0.0",
         f"web: write {D}/secrets/web-password (missing)",
         f"web: make directory {D}/web",
         f"web: make directory {D}/web/conf",
@@ -181,7 +191,7 @@ def test_the_whole_pass(web: Node, capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_changed_is_nothing_done(web: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     web.prepare()
     before = {path: path.lstat().st_mtime_ns for path in web.root.rglob("*") if path.name != "lock"}
-    monkeypatch.setattr("archy.preparation.run", lambda *_: pytest.fail("a pass was made"))
+    monkeypatch.setattr("archy.preparation.Pass", lambda *_: pytest.fail("a pass was made"))
     assert web.prepare() == 0
     assert {path: path.lstat().st_mtime_ns for path in web.root.rglob("*") if path.name != "lock"} == before
 
@@ -209,7 +219,7 @@ def put(path: str, content: str) -> Callable[[Node], object]:
         ),
         (
             lambda node: node.path(f"{D}/secrets/web-password").chmod(0o644),
-            f"set owner and mode of {D}/secrets/web-password to 0:0 0600",
+            f"node: set owner and mode of {D}/secrets/web-password to 0:0 0600",
         ),
         (put(f"{D}/secrets/web-password", "rotated\n"), f"write {D}/web/conf/derived (content differs)"),
         (put("/etc/archy/apps/web/t.j2", "other"), f"write {D}/web/conf/derived (content differs)"),
@@ -220,7 +230,7 @@ def put(path: str, content: str) -> Callable[[Node], object]:
         (unlink(f"{D}/web/once"), f"write {D}/web/once (missing)"),
         (put(f"{D}/web/once", "edited"), None),
         (unlink("/run/archy/units/web"), None),
-        (unlink("/etc/archy/accepted/web"), "accepted version 1.0.0"),
+        (unlink("/etc/archy/accepted/web"), "accept version 1.0.0"),
         (unlink("/etc/archy/accepted/web.quadlet"), None),
         (lambda node: node.path(f"{D}/web").chmod(0o777), None),
     ],
@@ -232,12 +242,11 @@ def test_what_differs_is_put_right_and_nothing_else(
     capsys.readouterr()
     change(web)
     assert web.prepare() == 0
-    lines = [
-        line for line in capsys.readouterr().err.splitlines() if "accepted version" not in line or said == line[5:]
-    ]
-    assert lines == ([f"web: {said}"] if said else [])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "accept version" not in line or said == line[5:]]
+    lines = [line for line in lines if line != "node: write /etc/archy/accepted/node.yml (accepted)"]
+    assert lines == ([said if said.startswith("node: ") else f"web: {said}"] if said else [])
     assert web.path("/run/archy/units/web").exists()
-    assert stamp.is_fresh(web.name, "web")
+    assert web.is_fresh("web")
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["first", "again"])

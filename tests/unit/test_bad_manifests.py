@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from support import GOOD, REPO, app_text
+from support import GOOD, REPO, SHIPPED, app_text
 
-from archy import manifest, rules, validation
+from archy import manifest, parse, placeholder, provisions, rules, validation
 from archy.problem import Problem, Refused
 
 FILE = "/etc/archy/apps/web/manifest.yml"
@@ -56,9 +56,9 @@ def test_messages(case: dict[str, str], messages: list[str]) -> None:
 def test_every_way_to_be_wrong_has_a_case() -> None:
     """Each keyword of the schema, and each reason that the code can give, stands in the cases."""
     said = "\n".join(message for case in cases() for message in case.values[1])
-    for part in (rules, validation):
+    for part in (rules, provisions, placeholder, parse, validation):
         source = (REPO / "generator/archy" / f"{part.__name__.partition('.')[2]}.py").read_text()
-        reasons = re.findall(r'(?:yield .*, f?|return f?|else f?)"([^"{]{8,})', source)
+        reasons = re.findall(r'(?:yield .*, f?|return f?|else f?|said = f?|ValueError\(f?)"([^"{]{8,})', source)
         assert reasons
         for reason in reasons:
             assert reason in said or reason in OTHERS, reason
@@ -69,9 +69,10 @@ def test_every_way_to_be_wrong_has_a_case() -> None:
 OTHERS = {"is reserved for units of archy's own"}
 
 
-@pytest.mark.parametrize(
-    "app_id", ["all", "prepare", "reconcile", "a-network", "b-volume", "c-build", "d-image", "e-pod", "archy-web"]
-)
+OURS = ["all", "podman", "prepare", "reconcile", "archipelago"]
+
+
+@pytest.mark.parametrize("app_id", [*OURS, "a-network", "b-volume", "c-build", "d-image", "e-pod", "archy-web"])
 def test_reserved_ids(app_id: str) -> None:
     problems = refusal(app_text(app_id), app_id)
     assert [str(problem) for problem in problems] == [f"{FILE}:2:3: app.id: is reserved for units of archy's own"]
@@ -109,7 +110,7 @@ def test_all_kinds_are_told_at_once(text: str, keys: list[str]) -> None:
     assert [problem.key for problem in refusal(text)] == keys
 
 
-@pytest.mark.parametrize("app", ["bitcoin-knots", "bitcoin-ui"])
+@pytest.mark.parametrize("app", SHIPPED)
 def test_the_shipped_manifests_are_good(app: str) -> None:
     folder = REPO / "apps" / app
     beside = frozenset(path.name for path in folder.iterdir())

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import pytest
-from support import REPO, Node, app_text, tree
+from support import REPO, SHIPPED, Node, app_text, tree
 
 from archy import __version__, catalogue, cli, paths, systemd
 from archy.output import CannotDo
@@ -96,6 +96,7 @@ def test_help_and_version(archy: Any) -> None:
 
 
 def test_list(archy: Any, here: Node) -> None:
+    here.shelve("bitcoin-knots", "bitcoin-ui")
     here.install("bitcoin-knots")
     here.app("bad", "app: 1")
     said = archy("app", "list")
@@ -109,6 +110,7 @@ def test_list(archy: Any, here: Node) -> None:
 
 
 def test_list_json(archy: Any, here: Node) -> None:
+    here.shelve("bitcoin-knots", "bitcoin-ui")
     here.install("bitcoin-knots")
     here.app("bad", "app: 1")
     said = archy("app", "list", "--json")
@@ -170,7 +172,7 @@ def test_validate_from_inside(archy: Any, here: Node, monkeypatch: pytest.Monkey
         ("nope: 1", "", "web/manifest.yml:7:5: app.container.nope: is not a known key; known here:"),
         ("network: x.network", "", "web/manifest.yml: this node's Podman does not take it: "),
         ("generated_files: [{path: /var/lib/archipelago/web/f, template: t.j2}]", "{{ no }}", "web/t.j2: t.j2: 'no' is undefined"),
-        ("generated_files: [{path: /var/lib/archipelago/web/f, content: '{{NO}}'}]", "", "web/manifest.yml: /var/lib/archipelago/web/f: unknown placeholder {{NO}}"),
+        ("generated_files: [{path: /var/lib/archipelago/web/f, content: '{{NO}}'}]", "", "web/manifest.yml:7:58: app.container.generated_files[0].content: holds an unknown placeholder: \"NO\"; known here: "),
         ("generated_files: [{path: /var/lib/archipelago/web/f, template: t.j2}]", "\udcff", "web/t.j2: 'utf-8' codec can't decode"),
     ],
 )  # fmt: skip
@@ -186,7 +188,7 @@ def test_validate_tells_what_is_wrong(
     assert archy("app", "validate", "--json", "web").json["ok"] is False
 
 
-@pytest.mark.parametrize("app", ["bitcoin-knots", "bitcoin-ui"])
+@pytest.mark.parametrize("app", SHIPPED)
 def test_the_shipped_apps_are_valid(archy: Any, app: str) -> None:
     assert archy("app", "validate", str(REPO / "apps" / app)).code == 0
 

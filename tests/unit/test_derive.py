@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from support import OWNER, app_of
+from support import FACTS, OWNER, app_of, material
 
-from archy import derive, settings
-from archy.derive import CannotDerive, Facts, Found
+from archy import derive
+from archy.derive import Found
 from archy.model import App
 from archy.owner import Owner
+from archy.rendering import CannotDerive
 from archy.steps import Directory, File, Ownership, Step
 
-FACTS = Facts(OWNER, settings.parse(None), frozenset({"web", "bitcoin-knots"}))
 HOME = "/var/lib/archipelago"
 PASSWORD = "/var/lib/archipelago/secrets/password"
 RIGHT = Found(b"s3cret\n", 0, 0, 0o600)
@@ -84,7 +85,7 @@ def test_no_subordinate_ids_at_all() -> None:
             derive.data_owner(app_of(text), nobody)
     app = filed(content="x", owner="5")
     with pytest.raises(LookupError, match="has no subordinate ID for 5 "):
-        derive.files(app, {}, {}, Facts(nobody, FACTS.settings, FACTS.installed))
+        derive.files(material(app, replace(FACTS, owner=nobody)))
 
 
 def test_the_classic_range_maps_to_itself() -> None:
@@ -175,7 +176,7 @@ WANTED = File(f"{HOME}/web/file", b"new", 990, 989, 0o640, "wanted")
 )
 def test_drift(overwrite: bool, now: Found | None, steps: list[str]) -> None:
     app = filed(content="new", overwrite=str(overwrite).lower())
-    wanted = derive.files(app, {}, {}, FACTS)
+    wanted = derive.files(material(app))
     assert wanted == [WANTED]
     found = {} if now is None else {WANTED.path: now}
     assert [str(step) for step in derive.drift(app, wanted, found)] == steps
@@ -183,7 +184,7 @@ def test_drift(overwrite: bool, now: Found | None, steps: list[str]) -> None:
 
 def test_the_owner_of_a_file() -> None:
     def owner(**fields: Any) -> tuple[int, int, int]:
-        (file,) = derive.files(filed(content="x", **fields), {}, {}, FACTS)
+        (file,) = derive.files(material(filed(content="x", **fields)))
         return file.uid, file.gid, file.mode
 
     assert owner() == (990, 989, 0o640)

@@ -75,7 +75,7 @@ def test_no_line_of_its_own_and_no_harm_to_others(node: Node, text: str) -> None
     assert units["archy-web.service"] == alone["archy-web.service"]
     evil = units["archy-evil.service"]
     assert [line for unit in units.values() for line in unit.split("\n") if line.strip() == EVIL] == []
-    assert setting(evil, "ExecStartPre") in ([], ["+/usr/libexec/archy/archy-prepare evil"])
+    assert setting(evil, "ExecStartPre") in ([], ["+/usr/libexec/archy/archy-prepare --starting evil"])
     as_whom = ([], ["yes"]) if "exit 78" in evil else (["archipelago"], [])
     assert (setting(evil, "User"), setting(evil, "DynamicUser")) == as_whom
 

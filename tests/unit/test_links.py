@@ -89,13 +89,22 @@ def test_what_is_there_in_the_file_s_place(root: Path, kind: str) -> None:
     assert (root / "precious").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+@pytest.mark.parametrize("kind", ["link", "fifo"])
 def test_the_owner_of_what_is_no_file_is_not_changed(root: Path, kind: str) -> None:
     target = root / "d/f"
     (root / "precious").write_bytes(b"precious")
     (root / "precious").chmod(0o644)
     PLANTED[kind](target)
     before = mode(target)
-    with pytest.raises(OSError, match=r"not a regular file|Too many levels"):
+    with pytest.raises(OSError, match=r"neither a regular file nor a directory|Too many levels"):
         disk.set_ownership(str(root), "/d/f", *ME, 0o600)
     assert (mode(target), mode(root / "precious")) == (before, 0o644)
+
+
+def test_the_mode_of_a_directory_is_its_own(root: Path) -> None:
+    target = root / "d/f"
+    target.mkdir(mode=0o755)
+    (target / "inside").write_bytes(b"")
+    (target / "inside").chmod(0o644)
+    disk.set_ownership(str(root), "/d/f", *ME, 0o700)
+    assert (target.stat().st_mode & 0o777, (target / "inside").stat().st_mode & 0o777) == (0o700, 0o644)

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 D = "/var/lib/archipelago"
+USAGE = "usage: archy-prepare [APP...], or archy-prepare --starting APP from its unit\n"
 SECRET = "generated_secrets: [{name: p, kind: hex16}]"
 
 
@@ -43,7 +44,6 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("container", "beside", "messages"),
     [
-        (filed("content: '{{NO}}'"), {}, [f"{D}/web/f: unknown placeholder {{{{NO}}}}"]),
         (filed("template: t.j2"), {"t.j2": "{{ no }}"}, ["t.j2: 'no' is undefined"]),
         (filed("template: t.j2"), {"t.j2": "\n{% if"}, ["t.j2:2: unexpected 'end of template'"]),
         (
@@ -62,7 +62,9 @@ def test_an_app_that_cannot_be_prepared(
     assert not neighbour.path("/etc/archy/accepted/web").exists()
     assert neighbour.path(f"{D}/zz/f").exists()
     assert not neighbour.path(f"{D}/web/f").exists()
-    assert not neighbour.path("/run/archy/prepared/web.json").exists()
+    kept = stamp.fresh(neighbour.name, "web")
+    assert kept is not None
+    assert (kept["failure"], "started" in kept) == (messages[0], False)
     assert neighbour.prepare("zz") == 0
 
 
@@ -128,7 +130,6 @@ def test_links_planted_by_the_service_user(neighbour: Node, capsys: pytest.Captu
     """Its home is its own: what it puts there must not lead root astray."""
     neighbour.app("web", app_text("web", f"{SECRET}\n{filed('content: x')}"))
     (victim := neighbour.path("/etc/victim")).mkdir()
-    neighbour.path(D).mkdir()
     neighbour.path(f"{D}/{place}").symlink_to("/etc/victim")
     os.lchown(neighbour.path(f"{D}/{place}"), 990, 989)
     assert neighbour.prepare() == 1
@@ -170,7 +171,7 @@ def test_settings_that_were_never_good(node: Node, capsys: pytest.CaptureFixture
     node.app("plain", app_text("plain"))
     node.write("/etc/archy/node.yml", "bitcoin: 1")
     assert node.prepare() == 1
-    assert stamp.is_fresh(node.name, "plain")
+    assert node.is_fresh("plain")
     assert said(capsys)[-1] == 'web: not prepared: /etc/archy/node.yml:1:1: bitcoin: must be a mapping, is "1"'
 
 
@@ -192,8 +193,8 @@ def test_a_template_without_end_stops_its_app_only(neighbour: Node) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["-x"], EX_USAGE, "usage: archy-prepare [APP...]\n"),
-        (["--help"], EX_USAGE, "usage: archy-prepare [APP...]\n"),
+        (["-x"], EX_USAGE, USAGE),
+        (["--help"], EX_USAGE, USAGE),
         (["nothing"], EX_NOT_INSTALLED, "nothing: /etc/archy/apps/nothing: is not installed\n"),
         (["../x"], EX_NOT_INSTALLED, "../x: /etc/archy/apps/../x: is not installed\n"),
         (["web", "nothing"], EX_NOT_INSTALLED, "nothing: /etc/archy/apps/nothing: is not installed\n"),
@@ -291,12 +292,13 @@ def test_a_secret_that_changes_during_the_pass_makes_the_stamp_stale(
     secret.parent.chmod(0o700)
     secret.chmod(mode)
     during(monkeypatch, derive, name, lambda: secret.write_text("new\n"))
+    monkeypatch.setattr(prepare, "_ROUNDS", 1)
     assert node.prepare() == 0
     assert node.path(f"{D}/web/f").read_text() == "old"
-    assert not stamp.is_fresh(node.name, "web")
+    assert not node.is_fresh("web")
     assert node.prepare() == 0
     assert node.path(f"{D}/web/f").read_text() == "new"
-    assert stamp.is_fresh(node.name, "web")
+    assert node.is_fresh("web")
 
 
 @pytest.mark.parametrize("what", ["manifest.yml", "t.j2", "new"])
@@ -307,15 +309,16 @@ def test_a_folder_that_changes_after_its_check_is_not_accepted(
     assert node.prepare() == 0
     node.app("web", app_text("web", filed("template: t.j2")) + "\n")
     capsys.readouterr()
+    monkeypatch.setattr(prepare, "_ROUNDS", 1)
     during(monkeypatch, build, "build", lambda: node.write(f"/etc/archy/apps/web/{what}", "app: 1"))
     assert node.prepare() == 0
-    message = said(capsys)[0]
+    message = said(capsys)[1]
     assert message.endswith("apps/web: has changed while it was looked at; it is looked at again at the next start")
     accepted = node.path("/etc/archy/accepted")
     assert (accepted / "web/manifest.yml").read_text() == app_text("web", filed("template: t.j2"))
     assert (accepted / "web/t.j2").read_text() == "old"
-    assert sorted(os.listdir(accepted)) == sorted([os.readlink(accepted / "web"), "web", "web.quadlet"])
-    assert not stamp.is_fresh(node.name, "web")
+    assert sorted(os.listdir(accepted)) == sorted([os.readlink(accepted / "web"), "host.json", "web", "web.quadlet"])
+    assert not node.is_fresh("web")
 
 
 def test_apps_that_are_gone_are_forgotten(node: Node) -> None:
@@ -328,17 +331,17 @@ def test_apps_that_are_gone_are_forgotten(node: Node) -> None:
     prepare.forget_gone(node.name, ["web-ui"])
     accepted = node.path("/etc/archy/accepted")
     runs, other = ([os.readlink(accepted / name), name, f"{name}.quadlet"] for name in ("runs", "web-ui"))
-    assert sorted(os.listdir(accepted)) == sorted([*runs, *other])
+    assert sorted(os.listdir(accepted)) == sorted([*runs, *other, "host.json"])
     node.runs("runs", populated=0)
     prepare.forget_gone(node.name, ["web-ui"])
-    assert sorted(os.listdir(accepted)) == sorted(other)
+    assert sorted(os.listdir(accepted)) == sorted([*other, "host.json"])
 
 
 def test_the_service_user_s_things_stay_when_an_app_is_forgotten(node: Node) -> None:
     node.app("web", app_text("web", f"{SECRET}\n{filed('content: x')}"))
     assert node.prepare() == 0
     before = tree(node.path(D))
-    assert len(before) == 2
+    assert sorted(before) == [".config/containers/containers.conf.d/50-archy.conf", "secrets/p", "web/f"]
     prepare.forget_gone(node.name, [])
     assert tree(node.path(D)) == before
 
@@ -354,8 +357,8 @@ def test_the_service_user_s_things_stay_when_an_app_is_forgotten(node: Node) -> 
 def test_another_toolchain_makes_the_stamp_stale(node: Node, change: Callable[[Node], object]) -> None:
     node.app("web")
     assert node.prepare() == 0
-    assert stamp.is_fresh(node.name, "web")
+    assert node.is_fresh("web")
     change(node)
-    assert not stamp.is_fresh(node.name, "web")
+    assert not node.is_fresh("web")
     assert node.prepare() == 0
-    assert stamp.is_fresh(node.name, "web")
+    assert node.is_fresh("web")

@@ -10,7 +10,7 @@ import re
 import pytest
 from support import OWNER, Node, app_of, app_text
 
-from archy import model, quadlet
+from archy import parse, quadlet
 from archy.owner import Owner, owner_of
 
 # Added to the container, added to the app, lines that must be in the Quadlet text, keys that must not be there.
@@ -65,7 +65,7 @@ def test_what_every_app_has(node: Node) -> None:
         "StartLimitIntervalSec=0",
         "PartOf=user@990.service",
         "Slice=archipelago-apps.slice",
-        "ExecStartPre=+/usr/libexec/archy/archy-prepare web",
+        "ExecStartPre=+/usr/libexec/archy/archy-prepare --starting web",
         "Environment=XDG_RUNTIME_DIR=/run/user/990 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/990/bus",
     ):
         assert line in lines
@@ -149,13 +149,13 @@ def test_no_owner(node: Node, passwd: str) -> None:
     [("1", 1), ("1024", 1024), ("1K", 1024), ("1Ki", 1024), ("2KB", 2048), ("256Mi", 2**28), ("1G", 2**30), ("1GiB", 2**30), ("3T", 3 * 2**40), ("7B", 7)],
 )  # fmt: skip
 def test_sizes(text: str, size: int) -> None:
-    assert model.size(text) == size
+    assert parse.size(text) == size
     assert app_of(app=f"resources: {{memory_limit: {text}}}").memory == size
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("1s", 1), ("90s", 90), ("5m", 300), ("2h", 7200)])
 def test_durations(text: str, seconds: float) -> None:
-    assert model.seconds(text) == seconds
+    assert parse.seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_durations(text: str, seconds: float) -> None:
     [("localhost:80", 80, "/"), ("http://localhost:8080", 8080, "/"), ("tcp://127.0.0.1:1", 1, "/"), ("8080", 8080, "/"), ("http://0.0.0.0:65535/a?b=c", 65535, "/a?b=c")],
 )  # fmt: skip
 def test_endpoints(endpoint: str, port: int, path: str) -> None:
-    check = model.health_check({"type": "http", "endpoint": endpoint})
+    check = parse.health_check({"type": "http", "endpoint": endpoint})
     assert (check.port, check.path) == (port, path)
-    assert model.health_check({"type": "http", "endpoint": endpoint, "path": "/own"}).path == "/own"
+    assert parse.health_check({"type": "http", "endpoint": endpoint, "path": "/own"}).path == "/own"
 
 
 @pytest.mark.parametrize("endpoint", [":8080", "http://:8080/x"])
 def test_a_port_with_a_colon_is_an_endpoint(endpoint: str) -> None:
-    assert model.health_check({"type": "http", "endpoint": endpoint}).port == 8080
+    assert parse.health_check({"type": "http", "endpoint": endpoint}).port == 8080
 
 
 def test_a_long_timeout_is_a_number(node: Node) -> None:

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Secrets: how they are made, read, and what bitcoind and HTTP take of them."""
+"""Secrets: how they are made, read, and what HTTP takes of them."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import importlib.util
-import re
 
 import pytest
 from hypothesis import given
@@ -65,51 +62,6 @@ def test_value(content: bytes, value: str) -> None:
 def test_no_value(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"is empty, or is not one line of text|codec can't decode"):
         secret.value(content)
-
-
-def reference_hmac(salt: str, password: str) -> str:
-    """share/rpcauth/rpcauth.py of Bitcoin, as described: the salt's text is the key, the password the message.
-
-    Written out (RFC 2104), so that it shares nothing with the code under test but SHA-256.
-    """
-    key = salt.encode("ascii").ljust(64, b"\0")
-    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + password.encode("utf-8")).digest()
-    return hashlib.sha256(bytes(byte ^ 0x5C for byte in key) + inner).hexdigest()
-
-
-def test_the_reference_is_right() -> None:
-    """RFC 4231, test case 2."""
-    assert reference_hmac("Jefe", "what do ya want for nothing?") == (
-        "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-    )
-
-
-@given(
-    user=st.from_regex(r"[a-z]{1,12}", fullmatch=True),
-    password=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
-)
-def test_rpcauth(user: str, password: str) -> None:
-    line = secret.rpcauth(user, password)
-    match = re.fullmatch(r"([a-z]+):([0-9a-f]{32})\$([0-9a-f]{64})", line)
-    assert match is not None
-    assert match[1] == user
-    assert match[3] == reference_hmac(match[2], password)
-    assert secret.rpcauth(user, password) == line
-
-
-def test_salts_differ() -> None:
-    salts = {
-        secret.rpcauth(user, password).split(":")[1].split("$")[0] for user in ("a", "b") for password in ("x", "y")
-    }
-    assert len(salts) == 4
-
-
-def test_the_salt_tells_nothing_that_is_not_keyed() -> None:
-    """The salt is public: it must be no plain hash of the password."""
-    salt = secret.rpcauth("user", "password").split(":")[1].split("$")[0]
-    plain = {hashlib.new(kind, b"password").hexdigest()[:32] for kind in ("md5", "sha1", "sha256", "sha512")}
-    assert salt not in plain
-    assert salt == hmac.new(b"password", b"archy rpcauth salt user", hashlib.sha256).hexdigest()[:32]
 
 
 @given(user=st.from_regex(r"[a-z]{1,12}", fullmatch=True), password=st.text(st.characters(exclude_categories=["Cs"])))

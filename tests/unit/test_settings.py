@@ -10,7 +10,7 @@ import pytest
 from archy import settings
 from archy.problem import Refused
 
-DEFAULTS: dict[str, Any] = {"bitcoin": {"network": "main"}}
+DEFAULTS: dict[str, Any] = {"bitcoin": {"network": "main", "prune": 0}}
 NETWORKS = "main, test, testnet4, signet, regtest"
 
 
@@ -23,9 +23,11 @@ NETWORKS = "main, test, testnet4, signet, regtest"
         (b"{}", DEFAULTS),
         (b"# only a comment\n", DEFAULTS),
         (b"bitcoin: {}\n", DEFAULTS),
-        (b"bitcoin:\n  network: regtest\n", {"bitcoin": {"network": "regtest"}}),
-        (b'bitcoin: {"network": "signet"}', {"bitcoin": {"network": "signet"}}),
-        ("\ufeffbitcoin: {network: test}".encode(), {"bitcoin": {"network": "test"}}),
+        (b"bitcoin:\n  network: regtest\n", {"bitcoin": {"network": "regtest", "prune": 0}}),
+        (b'bitcoin: {"network": "signet"}', {"bitcoin": {"network": "signet", "prune": 0}}),
+        (b"bitcoin: {prune: 550}", {"bitcoin": {"network": "main", "prune": 550}}),
+        (b"bitcoin: {prune: 0}", DEFAULTS),
+        ("\ufeffbitcoin: {network: test}".encode(), {"bitcoin": {"network": "test", "prune": 0}}),
     ],
 )
 def test_settings(content: bytes | None, wanted: dict[str, Any]) -> None:
@@ -40,6 +42,17 @@ def test_settings(content: bytes | None, wanted: dict[str, Any]) -> None:
         (b"bitcoin: {network: yes}", [f'1:11: bitcoin.network: must be one of {NETWORKS}; is "yes"']),
         (b"bitcoin: {network: [main]}", [f"1:11: bitcoin.network: must be one of {NETWORKS}; is a list"]),
         (b"bitcoin: {network: }", [f"1:11: bitcoin.network: must be one of {NETWORKS}; is empty"]),
+        (b"bitcoin: {prune: -1}", ["1:11: bitcoin.prune: must be at least 0, is -1"]),
+        (b"bitcoin: {prune: 10000001}", ["1:11: bitcoin.prune: must be at most 10000000, is 10000001"]),
+        (b"bitcoin: {prune: 549}", ["1:11: bitcoin.prune: must be 0 or at least 550 (MiB), is 549"]),
+        (
+            b"bitcoin: {prune: 1, network: x}",
+            [
+                "1:11: bitcoin.prune: must be 0 or at least 550 (MiB), is 1",
+                f'1:21: bitcoin.network: must be one of {NETWORKS}; is "x"',
+            ],
+        ),
+        (b"bitcoin: {prune: 1G}", ['1:11: bitcoin.prune: must be a whole number, is "1G"']),
         (b"bitcoin:\n", ["1:1: bitcoin: must be a mapping, is empty"]),
         (b"bitcoin: main", ['1:1: bitcoin: must be a mapping, is "main"']),
         (b"bitcoins: {}\n", ["1:1: bitcoins: is not a known key; did you mean bitcoin?"]),
