@@ -7,7 +7,8 @@
 .DELETE_ON_ERROR:
 
 TOOLBOX := tests/nodectl toolbox
-NODE_TESTS := /usr/bin/python3 -m pytest tests/node
+# Two files at a time, each on nodes of its own: most of the time they wait.
+NODE_TESTS := /usr/bin/python3 -m pytest tests/node --numprocesses 2 --dist loadfile
 install = apt-get -qq update >&2 && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install $(1) </dev/null >&2
 
 help: ## show this list
@@ -28,10 +29,10 @@ test: pytest ## linters, unit tests, and tests on booted nodes
 	@echo 'make test: tests on booted nodes' >&2
 	@$(NODE_TESTS) -m 'sample or not (chaos or matrix)'
 
-demo: python ## boot a node, run Bitcoin and its companion on regtest, and show them
+demo: python ## boot a node, run Bitcoin and what needs it on regtest, and show them
 	@tests/demo
 
-bench: python ## the generator's time against that of Quadlet alone
+bench: python ## what the generator and a tick cost, beside Quadlet and Podman alone
 	@tests/bench
 
 chaos: pytest ## do harm to nodes and see them recover; takes long
@@ -48,5 +49,5 @@ python:
 	@[ -x /usr/bin/python3 ] || { echo 'make: installing python3' >&2 && $(call install,python3); }
 
 pytest: python
-	@/usr/bin/python3 -c 'import pytest' 2>/dev/null || \
-		{ echo 'make: installing python3-pytest' >&2 && $(call install,python3-pytest); }
+	@/usr/bin/python3 -c 'import pytest, xdist' 2>/dev/null || \
+		{ echo 'make: installing python3-pytest' >&2 && $(call install,python3-pytest python3-pytest-xdist); }

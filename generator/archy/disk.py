@@ -203,7 +203,9 @@ def remove_tree(root: str, path: str) -> None:
     """Remove a directory of ours and all in it; nothing happens if it is gone."""
     import shutil
 
-    shutil.rmtree(paths.under(root, path), ignore_errors=True)
+    above, name = os.path.split(path)
+    with suppress(OSError), directory(root, above) as parent:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
 
 
 def move(root: str, path: str, target: str) -> None:

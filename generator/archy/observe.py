@@ -146,7 +146,7 @@ def _app(
         False,
         tuple(started.changed(record["files"], now["files"])),
         tuple(started.changed(record["own"], now["own"])),
-        record.get("unit") != started.unit_digest(root, app_id),
+        record.get("unit") != (started.unit_digest(root, app_id) or record.get("unit")),
         said,
         failure,
         summary,

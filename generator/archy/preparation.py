@@ -78,11 +78,12 @@ class Pass:
         try:
             action(*arguments)
         except Exception as error:  # whatever it is, it must not keep the other apps from being prepared
-            text = str(error) if isinstance(error, (*_EXPECTED, OSError)) else f"{type(error).__name__}: {error}"
+            expected = isinstance(error, _EXPECTED) and not isinstance(error, KeyError | IndexError)
+            text = str(error) if expected or isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             self.failures[name] = text
             for line in text.splitlines():
                 self._say(f"{name.lstrip('@')}: not prepared: {line}")
-            if isinstance(error, _EXPECTED) and name != node.NAME and not self.dry:
+            if expected and name != node.NAME and not self.dry:
                 until = time.time() + _LOOK_AGAIN
                 self._remember(name, stamp.content(self.root, arguments[-1], [], failure=text, until=until))
 

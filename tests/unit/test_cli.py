@@ -79,11 +79,24 @@ def test_exit_codes_and_words(archy: Any, arguments: list[str], code: int, words
     assert "Traceback" not in said.err
 
 
-@pytest.mark.parametrize("verb", ["install", "remove"])
-def test_only_root_may(archy: Any, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+AS_ROOT = [
+    *(["app", verb, "bitcoin-knots"] for verb in ("install", "remove", "start", "stop", "credentials")),
+    ["secret", "list"],
+    ["secret", "rotate", "p"],
+    ["reconcile"],
+    ["reconcile", "--dry-run"],
+]
+
+
+@pytest.mark.parametrize("words", AS_ROOT, ids=" ".join)
+def test_only_root_may(archy: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    what = " ".join(word for word in words if word not in ("app", "--dry-run"))
+    nowhere = archy(*words)
+    assert (nowhere.code, nowhere.out) == (1, "")
+    assert nowhere.err.startswith(f"archy: {what}: /run/systemd/system: systemd does not run this machine\n")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    said = archy("app", verb, "bitcoin-knots")
-    assert (said.code, said.err) == (5, f"archy: {verb} bitcoin-knots: archy: only root may do this\nhint: use sudo\n")
+    said = archy(*words)
+    assert (said.code, said.err) == (5, f"archy: {what}: archy: only root may do this\nhint: use sudo\n")
 
 
 def test_help_and_version(archy: Any) -> None:
