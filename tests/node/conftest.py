@@ -74,6 +74,11 @@ class Node:
         """The main PID of an app's unit."""
         return int(self.show(f"archy-{app}", "MainPID"))
 
+    def pids(self, *apps: str) -> dict[str, int]:
+        """The main PIDs of the units of these apps; 0 for one that does not run."""
+        values = self.out("systemctl show --property=MainPID --value " + " ".join(f"archy-{app}" for app in apps))
+        return dict(zip(apps, map(int, values.split()), strict=True))
+
     def active(self, app: str) -> str:
         """The state of an app's unit: active, activating, inactive, failed."""
         return self.show(f"archy-{app}", "ActiveState")
@@ -117,6 +122,22 @@ class Node:
         answer = self.out(f"curl -sf -H 'Content-Type: application/json' -d '{call}' http://127.0.0.1:8334/rpc")
         result: int = json.loads(answer)["result"]
         return result
+
+    def tick(self) -> None:
+        """A pass, as the timer makes it."""
+        self.out("systemctl start archy-reconcile")
+
+    def calm(self) -> None:
+        """Forget recent restarts, which would make the next ones wait: as if ten minutes had passed."""
+        self.out("rm -f /run/archy/status.json")
+
+    def status(self) -> tuple[int, dict[str, Any]]:
+        """The exit code of `archy status`, and what it says to a program."""
+        done = self.run("archy status --json")
+        try:
+            return done.returncode, json.loads(done.stdout)
+        except ValueError:
+            raise CommandFailed(f"archy status: {done.returncode}\n{done.stdout}{done.stderr}") from None
 
     def failed(self) -> list[str]:
         """The units that read failed."""

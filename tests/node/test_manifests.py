@@ -144,16 +144,6 @@ def test_named_volume_keeps_its_data(node: Node) -> None:
     node.out("systemctl stop archy-kept; rm -r /etc/archy/apps/kept; systemctl daemon-reload")
 
 
-def test_the_node_can_be_reached_from_inside(node: Node) -> None:
-    node.out("systemd-run --unit=inside-test --collect busybox httpd -f -p 18099 -h /etc")
-    try:
-        for name in ("host.archipelago", "host.containers.internal"):
-            done = node.podman(f"exec one sh -c 'nc -w 3 {name} 18099 </dev/null && echo reached'")
-            assert done == "reached"
-    finally:
-        node.out("systemctl stop inside-test")
-
-
 def test_boot_with_a_bad_manifest_brings_every_other_app_up(node: Node) -> None:
     node.drop("other", standin("other"))
     node.write("/etc/archy/apps/bad/manifest.yml", "app: [\n")
