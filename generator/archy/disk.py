@@ -104,7 +104,16 @@ def _step(descriptor: int, part: str, make: Callable[[int], None] | None) -> int
             os.rmdir(temporary, dir_fd=descriptor)
         os.mkdir(temporary, 0o700, dir_fd=descriptor)
         made = os.open(temporary, _DIRECTORY, dir_fd=descriptor)
+        # The service user may own the directory above, and put another one in this place at any moment.
+        status = os.fstat(made)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o777 != 0o700 or os.listdir(made):
+            os.close(made)
+            raise OSError(errno.EPERM, "another directory was put in the place of a new one", part) from None
         make(made)
+        now = os.stat(temporary, dir_fd=descriptor, follow_symlinks=False)
+        if (now.st_dev, now.st_ino) != (status.st_dev, status.st_ino):
+            os.close(made)
+            raise OSError(errno.EPERM, "another directory was put in the place of a new one", part) from None
         os.rename(temporary, part, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         os.fsync(descriptor)
         return made

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from archy import facts, installed, paths, stamp, started, systemd
+from archy import __version__, facts, installed, paths, stamp, started, systemd
+from archy import units as drifted
 
 if TYPE_CHECKING:
     from archy.facts import Summary
 
+_MAX_ANSWER = 64 * 1024 * 1024
 PODMAN_UNIT, TIMER = "archy-podman.service", "archy-reconcile.timer"
 
 
@@ -57,6 +59,7 @@ class NodeState:
     failures: Mapping[str, str] = field(default_factory=dict)
     said: tuple[str, ...] = ()
     rotating: frozenset[str] = frozenset()
+    units: str = ""
     previous: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -103,16 +106,21 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
         {name: said for name, said in failures.items() if name.startswith("@")},
         tuple((stamp.fresh(root, "@node") or {}).get("said", ())),
         frozenset(n.removesuffix(paths.PREVIOUS) for n in installed.secret_names(root) if n.endswith(paths.PREVIOUS)),
+        drifted.tried(root),
         previous(root),
     )
 
 
 def previous(root: str) -> dict[str, Any]:
-    """The status that the last pass left; empty if there is none."""
+    """The status that the last pass of this archy left; empty if there is none, or it is not as we write it."""
     try:
-        found = json.loads(installed.read(paths.under(root, paths.STATUS)) or b"")
-        return found if isinstance(found, dict) and isinstance(found.get("apps"), dict) else {}
-    except ValueError:
+        found: dict[str, Any] = json.loads(installed.read(paths.under(root, paths.STATUS), _MAX_ANSWER) or b"")
+        sound = found["version"] == __version__ and all(isinstance(app, dict) for app in found["apps"].values())
+        times = [found["wall"], found["monotonic"]]
+        times += [entry[key] for entry in found["history"].values() for key in ("at", "count")]
+        parts = [found["node"][name]["level"] for name in ("podman", "disk", "clock", "secrets", "files", "ticks")]
+        return found if sound and all(isinstance(time_, int | float) for time_ in times) and all(parts) else {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -176,8 +184,8 @@ def _podman(root: str, unit: systemd.Unit | None) -> tuple[list[Any] | None, str
     try:
         if unit.result != "success":
             raise ValueError(unit.result)
-        answer = json.loads(installed.read(paths.under(root, paths.PODMAN), 64 * 1024 * 1024) or b"")
+        answer = json.loads(installed.read(paths.under(root, paths.PODMAN), _MAX_ANSWER) or b"")
         return (answer if isinstance(answer, list) else []), "", unit.began
-    except ValueError:
+    except (ValueError, RecursionError):
         said = (installed.read(paths.under(root, paths.PODMAN_ERROR)) or b"").decode(errors="replace").strip()
         return None, said.splitlines()[-1] if said else f"no answer ({unit.result})", unit.began

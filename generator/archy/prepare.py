@@ -9,7 +9,7 @@ nothing is written.
 
 import os
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from archy import disk, facts, installed, paths, stamp, started
 
@@ -66,7 +66,7 @@ def prepare(root: str, app_ids: list[str], insist: bool = False, planned: "Plann
     failures: dict[str, str] = {}
     if not _stale(root, app_ids, failures, insist):
         return failures
-    with locked(root):
+    with locked(root) if planned is None else nullcontext():
         for _ in range(_ROUNDS if planned is None else 1):
             todo = [name for name in _stale(root, app_ids, failures, insist) if name not in failures]
             if not todo:

@@ -27,6 +27,8 @@ def main(argv: list[str]) -> int:
 
 def run(root: str, dry: bool) -> int:
     """Make a pass; with `dry`, print its steps and do nothing."""
+    if dry:  # whoever looks, and may stop looking halfway, holds up nobody
+        return _pass(root, dry)[0]
     with disk.lock(root, _LOCK, lambda: print("waiting for another pass to finish", file=sys.stderr, flush=True)):
         code, again = _pass(root, dry)
         return code | _pass(root, dry)[0] if again else code
@@ -48,11 +50,15 @@ def _pass(root: str, dry: bool) -> tuple[int, bool]:
     from archy import observe, overlap, restarts, status, steps
 
     code = 0
-    if drift:
+    if drift and not units.is_hopeless(root, drift):
         code |= _execute(root, [steps.Reload(drift)], dry)
-        if not dry and units.drift(root):
+        drift = "" if dry else units.drift(root)
+        if drift:
             print("that did not mend it: is the generator masked, or does it fail (journalctl -k)?", file=sys.stderr)
-            units.accept(root)
+        if not dry:
+            units.judge(root, drift)
+    elif not (drift or dry):
+        units.judge(root, "")
     seen = quiet.listing(root)
     node = observe.node(root, failures, planned or {})
     decision = restarts.decide(node)
@@ -80,7 +86,7 @@ def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:
 def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
     from subprocess import SubprocessError
 
-    from archy.steps import execute
+    from archy.steps import Restart, execute
 
     for step in plan:
         print(step, file=sys.stdout if dry else sys.stderr, flush=True)
@@ -89,5 +95,5 @@ def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
                 execute(root, [step])
         except (OSError, SubprocessError) as error:
             print(f"{step}: {getattr(error, 'stderr', None) or error}", file=sys.stderr, flush=True)
-            return EX_FAILED
+            return 0 if isinstance(step, Restart) else EX_FAILED  # the next pass looks again
     return 0

@@ -80,9 +80,10 @@ def substitute(material: Material, where: str, text: str) -> str:
 
 def bitcoin_host(where: str, facts: Facts) -> str:
     """The container in which Bitcoin runs, whichever implementation is installed; raises CannotDerive."""
-    for summary in facts.apps.values():
-        if rpc.HOST in summary["aliases"]:
-            return summary["container"]
+    found = [summary for summary in facts.apps.values() if rpc.HOST in summary["aliases"]]
+    # Another app can take the same alias; the one that keeps the logins is meant.
+    for summary in sorted(found, key=lambda summary: rpc.SECRET not in summary["secrets"]):
+        return summary["container"]
     raise CannotDerive(f"{where}: BITCOIN_HOST: no app with the network alias {rpc.HOST} is installed")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
+_LONGEST = 4096
 Entropy = Callable[[int], bytes]
 
 
@@ -28,6 +29,8 @@ def generate(name: str, kind: str, entropy: Entropy) -> dict[str, bytes]:
 def value(content: bytes) -> str:
     """The value that a secret's file holds: its text without the line end. Raises ValueError if that is none."""
     text = content.decode("utf-8").strip("\r\n")
+    if len(content) > _LONGEST:
+        raise ValueError(f"is longer than {_LONGEST} bytes")
     if not text or not text.isprintable():
         raise ValueError("is empty, or is not one line of text")
     return text

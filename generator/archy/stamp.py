@@ -68,15 +68,24 @@ def _program(root: str) -> str:
     return f"archy {cache.toolchain(root)!r}"
 
 
+def load(root: str, name: str) -> "dict[str, Any]":
+    """What was kept with a stamp, fresh or not; empty if there is none."""
+    try:
+        with open(path(root, name), "rb", 0) as file:
+            found = json.loads(file.read())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
 def fresh(root: str, name: str, seen: "dict[str, str] | None" = None) -> "dict[str, Any] | None":
     """What was kept with a stamp if everything that its pass read or wrote is still the same; else None.
 
     `seen` are fingerprints taken a moment ago, for one look at many stamps; more are added.
     """
     seen = {} if seen is None else seen
+    found = load(root, name)
     try:
-        with open(path(root, name), "rb", 0) as file:
-            found: dict[str, Any] = json.loads(file.read())
         if (
             found["program"] == _program(root)
             and not 0 < found.get("until", 0) < time.time()
@@ -84,7 +93,7 @@ def fresh(root: str, name: str, seen: "dict[str, str] | None" = None) -> "dict[s
             and all(os.path.isdir(path) for path in found["directories"])
         ):
             return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         pass
     return None
 

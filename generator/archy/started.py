@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 def record(root: str, app_id: str, invocation: str) -> None:
     """Record that an app starts now, with what its last pass has made. `invocation` is its unit's invocation ID."""
-    found = stamp.fresh(root, app_id)
-    if found is None:
-        return  # changed again already: what this start gets cannot be known
-    content = {**found["started"], "invocation": invocation, "unit": unit_digest(root, app_id)}
+    # Fresh or not: it was right a moment ago, and what has changed since then is to be seen as changed.
+    made = stamp.load(root, app_id).get("started")
+    if not isinstance(made, dict):
+        return
+    content = {**made, "invocation": invocation, "unit": unit_digest(root, app_id)}
     try:
         os.makedirs(paths.under(root, paths.STARTED), mode=0o700, exist_ok=True)
         path = f"{paths.STARTED}/{app_id}.json"

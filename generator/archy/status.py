@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,8 @@ _OFTEN = 3  # restarts since the app last ran well for ten minutes
 _FULL = 0.95
 _JUMP = 60.0  # seconds between the clock's way and the monotonic one's
 _LAST_JUMP_SHOWN = 3600.0
+
+_CONTAINER_ID = re.compile("[0-9a-f]{64}")
 
 Status = dict[str, Any]
 
@@ -72,6 +75,8 @@ def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
     stale = reasons(app) if unit.active in ("active", "activating") else []
     if why and not app.failure:
         problems.append(why)
+    if app.unrecorded and unit.sub == "running":
+        problems.append(f"nobody knows what it was started with: systemctl restart {unit.name}")
     if app.changed and waiting:
         problems.append(f"is to be restarted in {waiting:.0f} s, not to do it too often")
     there = {other.id: other for other in node.apps}
@@ -109,7 +114,10 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
         return "unknown", "systemd has no unit for it: systemctl daemon-reload"
     often = f"was restarted {unit.restarts} times" if unit.restarts >= _OFTEN else ""
     if _is_up(unit):
-        return "running", often
+        lost = "" if unit.loaded or unit.masked else "systemd has lost its unit: systemctl daemon-reload"
+        return "running", lost or often
+    if unit.active == "inactive" and unit.busy:
+        return "starting", ""
     if unit.sub == "auto-restart" or (unit.active == "activating" and often):
         return "restarting", often
     if unit.active == "activating":
@@ -161,7 +169,7 @@ def _clock(node: NodeState) -> Status:
 
 def _ticks(node: NodeState) -> Status:
     runs = [app for app in node.apps if app.unit.active != "inactive"]
-    problems = []
+    problems = [f"units are not as they must be, and a reload does not mend it: {node.units}"] if node.units else []
     if node.timer != "active" and runs:
         problems.append("nobody looks for drift: systemctl start archy-reconcile.timer archy-reconcile.path")
     if node.user_manager not in ("active", "activating") and node.apps:
@@ -185,7 +193,8 @@ def _last_line(unit: str) -> str | None:
     """What an app, or Podman for it, said last."""
     systemds = (unit, "Started ", "Starting ", "Stopped ", "Stopping ", "Failed to start")
     lines = [line for line in systemd.journal(unit, 12) if line.strip() and not line.startswith(systemds)]
-    return lines[-1][:300] if lines else None
+    said = ["".join(filter(str.isprintable, line)) for line in lines if not _CONTAINER_ID.fullmatch(line)]
+    return said[-1][:300] if said else None
 
 
 def _iso(wall: float) -> str:

@@ -124,6 +124,7 @@ def execute(root: str, steps: Iterable[Step]) -> None:
             case Reload(_):
                 systemd.ctl("daemon-reload")
             case Restart(app_ids, _):
-                systemd.ctl("try-restart", "--no-block", "--", *map(paths.unit, app_ids))
+                # Fails where it would cancel a stop that somebody has asked for.
+                systemd.ctl("try-restart", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
             case ForgetFailures(app_id):
                 systemd.ctl("reset-failed", "--", paths.unit(app_id))

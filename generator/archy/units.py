@@ -3,10 +3,13 @@
 
 import hashlib
 import os
+import time
 
 from archy import cache, disk, installed, paths
 
 _VERIFIED = "/run/archy/units-verified"
+_TRIED = "/run/archy/units-tried"  # what a reload did not mend; its time of change is that of the reload
+_PAUSE = 300.0  # seconds before another
 
 
 def drift(root: str) -> str:
@@ -36,9 +39,31 @@ def drift(root: str) -> str:
     return ""
 
 
-def accept(root: str) -> None:
-    """Take the units as they are for right until something changes: another reload would not change them."""
-    disk.replace_file(root, _VERIFIED, _state(root), os.geteuid(), os.getegid(), 0o600)
+def tried(root: str) -> str:
+    """What a reload did not mend; empty if there is nothing of that kind."""
+    return (installed.read(paths.under(root, _TRIED)) or b"").decode(errors="replace").partition("\n")[2]
+
+
+def is_hopeless(root: str, drifted: str) -> bool:
+    """Whether a reload has not mended the same just now: is the generator masked, or does it fail?"""
+    try:
+        age = time.time() - os.stat(paths.under(root, _TRIED)).st_mtime
+    except OSError:
+        return False
+    same = installed.read(paths.under(root, _TRIED)) == _attempt(root, drifted)
+    return same and 0 <= age < _PAUSE
+
+
+def _attempt(root: str, drifted: str) -> bytes:
+    return _state(root) + b"\n" + drifted.encode()
+
+
+def judge(root: str, drifted: str) -> None:
+    """After a reload, or a pass that needed none: keep what is still wrong."""
+    if drifted:
+        disk.replace_file(root, _TRIED, _attempt(root, drifted), os.geteuid(), os.getegid(), 0o600)
+    elif tried(root):
+        disk.remove(root, _TRIED)
 
 
 def _is_ours(name: str) -> bool:

@@ -26,6 +26,7 @@ def six_apps(name: str) -> Iterator[Node]:
         for app in CORE:
             fresh.out(f"archy app install {app}", timeout=120)
         settle(fresh)
+        fresh.out("systemctl restart archy-electrumx")  # it would wait 30 s for the bitcoind from before lnd came
         all_see_a_new_block(fresh)
         yield fresh
 

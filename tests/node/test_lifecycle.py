@@ -136,7 +136,7 @@ def test_exit_with_0_is_restarted_too(node: Node) -> None:
 
 def test_failing_starts_back_off_and_never_end(node: Node) -> None:
     node.drop("fails", standin("fails", env={"CRASH": "1"}))
-    assert node.run("systemctl start archy-fails").returncode == 1
+    node.run("systemctl start archy-fails")
     node.wait("six attempts", lambda: int(node.show("archy-fails", "NRestarts")) >= 5, 90)
     assert node.show("archy-fails", "RestartUSecNext") not in ("1s", "infinity")
     assert node.active("slow") == "active"

@@ -81,7 +81,7 @@ STARTING = {"active": "activating", "sub": "start"}
         pytest.param(down(loaded=False, masked=True, failure="bad"), OK, "stopped", ["bad"], id="masked-and-bad"),
         pytest.param(running(loaded=False, masked=True, restarts=3), DEGRADED, "running", ["was restarted 3 times"], id="masked-but-runs"),
         pytest.param(down(loaded=False), DEGRADED, "unknown", ["systemd has no unit for it: systemctl daemon-reload"], id="no-unit"),
-        pytest.param(running(loaded=False), OK, "running", [], id="runs-without-a-unit"),
+        pytest.param(running(loaded=False), DEGRADED, "running", ["systemd has lost its unit: systemctl daemon-reload"], id="runs-without-a-unit"),
         pytest.param(running(said=("a: bad", "b: bad")), DEGRADED, "running", ["a: bad", "b: bad"], id="last-good-version"),
         pytest.param(running(failure="no"), DEGRADED, "running", ["no"], id="could-not-start-again"),
         pytest.param(down(failure="no"), DEGRADED, "stopped", ["no"], id="cannot-start"),
