@@ -89,7 +89,7 @@ def _span(found: status.Status, since: str | None) -> str:
 
 def _now(last: status.Status) -> status.Status:
     """The node as it is at this moment, judged as a pass would; what was wrong with it then still is."""
-    failures = {app_id: found for app_id in installed.ids("/")[0] if (found := _failure(app_id))}
+    failures = {app_id: found for app_id in installed.ids("/")[0] if (found := _failure(app_id, last))}
     for name, part in (("@secrets", "secrets"), ("@node", "files")):
         if last and (said := last["node"][part]["problems"]):
             failures[name] = said[0]
@@ -106,8 +106,12 @@ def _now(last: status.Status) -> status.Status:
     return judged
 
 
-def _failure(app_id: str) -> str:
-    return str((stamp.fresh("/", app_id) or {}).get("failure", ""))
+def _failure(app_id: str, last: status.Status) -> str:
+    """Why an app cannot be prepared: as its stamp has it, or, without one, as the last pass found it."""
+    found = stamp.load("/", app_id)
+    if "failure" in found or stamp.fresh("/", app_id) is not None:
+        return str(found.get("failure", ""))
+    return str(last["apps"].get(app_id, {}).get("failure", "")) if last else ""
 
 
 def run_reconcile(options: argparse.Namespace) -> int:

@@ -91,6 +91,7 @@ def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
         "stale": stale,
         "waits_for": lacking if actual != "stopped" else [],
         "problems": problems,
+        "failure": app.failure,
         "unit": unit.name,
         "invocation": unit.invocation,
         "version": app.summary["version"] if app.summary else None,
@@ -113,6 +114,10 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
     if not unit.loaded and unit.active == "inactive":
         return "unknown", "systemd has no unit for it: systemctl daemon-reload"
     often = f"was restarted {unit.restarts} times" if unit.restarts >= _OFTEN else ""
+    if often and unit.status:
+        often += f", ended last with exit status {unit.status}"
+    elif often and unit.result not in ("", "success"):
+        often += f", failed last by {unit.result}"
     if _is_up(unit):
         lost = "" if unit.loaded or unit.masked else "systemd has lost its unit: systemctl daemon-reload"
         return "running", lost or often
@@ -125,7 +130,7 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
         long = node.monotonic - (unit.began or node.monotonic)
         return "starting", f"has been starting for {long / 60:.0f} min" if long > limit else ""
     if unit.active == "deactivating":
-        return "stopping", ""
+        return "stopping", often
     if unit.active == "failed":
         return "failed", f"has failed ({unit.result})"
     return "stopped", ""
@@ -191,7 +196,7 @@ def with_errors(status: Status) -> Status:
 
 def _last_line(unit: str) -> str | None:
     """What an app, or Podman for it, said last."""
-    systemds = (unit, "Started ", "Starting ", "Stopped ", "Stopping ", "Failed to start")
+    systemds = ("conmon ", unit, "Started ", "Starting ", "Stopped ", "Stopping ", "Failed to start")
     lines = [line for line in systemd.journal(unit, 12) if line.strip() and not line.startswith(systemds)]
     said = ["".join(filter(str.isprintable, line)) for line in lines if not _CONTAINER_ID.fullmatch(line)]
     return said[-1][:300] if said else None

@@ -19,9 +19,9 @@ ONE = [
 # What the status of an app that is not well must tell.
 REASONS = {
     "noimage": "localhost/nowhere:1: image not known",
-    "never": "starting for|timeout|not ready",
-    "crash": "crashing",
-    "leaves": "bye|status=3",
+    "never": "starting for|timeout|restarted",
+    "crash": "crashing|exit status 1",
+    "leaves": "bye|exit status 3|status=3",
     "refused": "app.nmae: is not a known key; did you mean name",
     "lacking": "/var/lib/archipelago/secrets/not-there is not there",
 }

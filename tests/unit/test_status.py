@@ -40,6 +40,7 @@ def test_all_is_well() -> None:
         "stale": [],
         "waits_for": [],
         "problems": [],
+        "failure": "",
         "unit": "archy-web.service",
         "invocation": "1",
         "version": "1.0.0",
