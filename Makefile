@@ -32,11 +32,12 @@ test: pytest ## linters, unit tests, and tests on booted nodes
 demo: python ## boot a node, run Bitcoin and what needs it on regtest, and show them
 	@tests/demo
 
-bench: python ## what the generator and a tick cost, beside Quadlet and Podman alone
+bench: python ## what the generator, a tick and an idle node cost, beside Quadlet and Podman alone
 	@tests/bench
 
 chaos: pytest ## do harm to nodes and see them recover; takes long
-	@$(NODE_TESTS) -m chaos
+	@mkdir -p build/chaos
+	@ARCHY_CHAOS_RESULTS=build/chaos $(NODE_TESTS) -m chaos
 
 beta-matrix: pytest ## every app, from installation to removal; takes long
 	@$(NODE_TESTS) -m matrix

@@ -91,7 +91,7 @@ def main() -> None:
     first = install(count)[0]
     commands = {
         "podman ps": as_user("podman", "ps", "--all", "--format", "json"),
-        "ask": as_user("/usr/libexec/archy/archy-ask-podman"),
+        "ask": as_user("/usr/libexec/archy/archy-probe"),
         "reconcile": ["/usr/libexec/archy/archy-reconcile"],
     }
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in commands}

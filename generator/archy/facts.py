@@ -9,11 +9,11 @@ import json
 import os
 import socket
 
-from archy import installed, paths
+from archy import __version__, installed, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
     from archy.model import App
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         name: str
         version: str
         container: str
+        network: str
         aliases: list[str]
         needs: list[str]
         restart_after: list[str]
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
         restart_when_changed: bool
         start_timeout: int | None
         secrets: list[str]
+        health: dict[str, Any] | None  # the fields of model.HealthCheck
 
     class All(TypedDict):
-        """The whole file."""
+        """The whole file; what apps say is of no use to another version."""
 
+        by: str
         host: dict[str, str]
         apps: dict[str, Summary]
 
@@ -45,10 +48,12 @@ _GB = 10**9
 
 def summary(app: "App") -> "Summary":
     """What is kept of an app."""
+    health = {**vars(app.health), "command": list(app.health.command)} if app.health else None
     return {
         "name": app.name,
         "version": app.version,
         "container": app.container_name,
+        "network": app.network,
         "aliases": list(app.aliases),
         "needs": app.need_ids,
         "restart_after": [need.app_id for need in app.needs if need.restart],
@@ -57,6 +62,7 @@ def summary(app: "App") -> "Summary":
         "restart_when_changed": app.restart_when_changed,
         "start_timeout": app.start_timeout,
         "secrets": app.secret_names,
+        "health": health,
     }
 
 
@@ -64,9 +70,13 @@ def load(root: str) -> "All":
     """The facts as the last pass left them; empty before the first."""
     try:
         found: All = json.loads(installed.read(paths.under(root, paths.FACTS)) or b"")
-        return {"host": dict(found["host"]), "apps": dict(found["apps"])}
+        return {
+            "by": __version__,
+            "host": dict(found["host"]),
+            "apps": dict(found["apps"]) if found["by"] == __version__ else {},
+        }
     except (ValueError, KeyError, TypeError):
-        return {"host": {}, "apps": {}}
+        return {"by": __version__, "host": {}, "apps": {}}
 
 
 def pack(everything: "All") -> bytes:

@@ -37,9 +37,10 @@ class Volume:
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """How readiness is asked, from inside the container. `command` is a list to execute, without a shell.
+    """How an app is asked whether it serves, from inside the container, until it is ready and from then on.
 
-    `timeout` is in seconds; `port` and `path` belong to the kinds `http` and `tcp`.
+    `command` is a list to execute, without a shell; `port` and `path` belong to the kinds `http` and `tcp`. `timeout`
+    and `interval` are in seconds. After `retries` failures in a row the app is restarted.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class HealthCheck:
     path: str = "/"
     command: tuple[str, ...] = ()
     timeout: float = 5
+    interval: float = 30
     retries: int = 3
 
 

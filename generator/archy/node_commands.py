@@ -11,9 +11,23 @@ import time
 from datetime import datetime
 from typing import Any
 
-from archy import catalogue, facts, installed, observe, paths, reconcile, restarts, rotation, stamp, status, systemd
+from archy import (
+    catalogue,
+    facts,
+    installed,
+    last_words,
+    observe,
+    paths,
+    reconcile,
+    recovery,
+    rotation,
+    stamp,
+    status,
+    systemd,
+)
 from archy.derive import secret_path
 from archy.output import BROKEN, DEGRADED, FAILED, OK, colour, emit, say, table
+from archy.survey import survey
 
 _COLOURS = {
     "ok": "green",
@@ -36,7 +50,7 @@ def show(options: argparse.Namespace) -> int:
     if not found:
         say("no pass was made yet: systemctl start archy-reconcile.service")
         return BROKEN
-    found = status.with_errors(found)
+    found = last_words.with_errors(found)
     age = time.monotonic() - last["monotonic"] if last else None
     if options.json:
         emit({**found, "last_pass": last.get("time"), "last_pass_age": round(age, 1) if age is not None else None})
@@ -94,7 +108,7 @@ def _now(last: status.Status) -> status.Status:
         if last and (said := last["node"][part]["problems"]):
             failures[name] = said[0]
     node = observe.node("/", failures)
-    judged = status.assess(node, restarts.decide(node))
+    judged = status.assess(survey(node, recovery.load("/")))
     for app in node.apps:  # something was changed a moment ago: what the last pass saw is still true
         before = last["apps"].get(app.id) if last else None
         if before and not app.known and before["invocation"] == app.unit.invocation:

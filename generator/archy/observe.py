@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from archy import __version__, facts, installed, paths, stamp, started, systemd
+from archy import __version__, facts, installed, paths, probed, stamp, started, systemd
 from archy import units as drifted
+from archy.probed import Probe
 
 if TYPE_CHECKING:
     from archy.facts import Summary
 
 _MAX_ANSWER = 64 * 1024 * 1024
-PODMAN_UNIT, TIMER = "archy-podman.service", "archy-reconcile.timer"
+PROBE_UNIT, RECOVER_UNIT, TIMER = "archy-probe.service", "archy-recover.service", "archy-reconcile.timer"
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,16 @@ class AppState:
 
 @dataclass(frozen=True)
 class NodeState:
-    """The node. Times are seconds; `wall` since 1970, `monotonic` since boot. `podman` is None without an answer."""
+    """The node. Times are seconds; `wall` since 1970, `monotonic` since boot.
+
+    `recovering`: archy-recover is at work.
+    """
 
     apps: tuple[AppState, ...]
     wall: float
     monotonic: float
-    podman: list[Any] | None = None
-    podman_error: str = ""
-    podman_asked: float = 0
+    probe: Probe = field(default_factory=Probe)
+    recovering: bool = False
     timer: str = "active"
     user_manager: str = "active"
     size: int = 0
@@ -73,7 +76,7 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
     """
     ids = installed.ids(root)[0]
     manager = f"user@{_uid(root)}.service"
-    units = systemd.units([*map(paths.unit, ids), PODMAN_UNIT, TIMER, manager])
+    units = systemd.units([*map(paths.unit, ids), PROBE_UNIT, RECOVER_UNIT, TIMER, manager])
     summaries = facts.load(root)["apps"]
     stopped = installed.stopped(root)
     seen: dict[str, str] = {}
@@ -91,14 +94,12 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
         for app_id in ids
     )
     size, free = _disk(root)
-    podman, error, asked = _podman(root, units.get(PODMAN_UNIT))
     return NodeState(
         apps,
         time.time(),
         time.monotonic(),
-        podman,
-        error,
-        asked,
+        _probe(root, units.get(PROBE_UNIT)),
+        _active(units, RECOVER_UNIT) == "activating",
         _active(units, TIMER),
         _active(units, manager),
         size,
@@ -117,7 +118,10 @@ def previous(root: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(installed.read(paths.under(root, paths.STATUS), _MAX_ANSWER) or b"")
         sound = found["version"] == __version__ and all(isinstance(app, dict) for app in found["apps"].values())
         times = [found["wall"], found["monotonic"]]
-        times += [entry[key] for entry in found["history"].values() for key in ("at", "count")]
+        times += [
+            entry[key] for kind in ("history", "faults") for entry in found[kind].values() for key in ("at", "count")
+        ]
+        times += [value for entry in found["liveness"].values() for key, value in entry.items() if key != "id"]
         parts = [found["node"][name]["level"] for name in ("podman", "disk", "clock", "secrets", "files", "ticks")]
         return found if sound and all(isinstance(time_, int | float) for time_ in times) and all(parts) else {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -175,17 +179,6 @@ def _disk(root: str) -> tuple[int, int]:
     return found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail
 
 
-def _podman(root: str, unit: systemd.Unit | None) -> tuple[list[Any] | None, str, float]:
-    """What Podman last answered, or why it did not, and when it was asked (monotonic)."""
-    if unit is None or not unit.began:
-        return None, "was not asked yet", 0
-    if unit.active == "activating":
-        return None, "is being asked", 0
-    try:
-        if unit.result != "success":
-            raise ValueError(unit.result)
-        answer = json.loads(installed.read(paths.under(root, paths.PODMAN), _MAX_ANSWER) or b"")
-        return (answer if isinstance(answer, list) else []), "", unit.began
-    except (ValueError, RecursionError):
-        said = (installed.read(paths.under(root, paths.PODMAN_ERROR)) or b"").decode(errors="replace").strip()
-        return None, said.splitlines()[-1] if said else f"no answer ({unit.result})", unit.began
+def _probe(root: str, unit: systemd.Unit | None) -> Probe:
+    """What the last probe found; nothing, if there was none yet or it is at work."""
+    return Probe() if unit is None or not unit.began or unit.active == "activating" else probed.load(root)

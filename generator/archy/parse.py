@@ -113,6 +113,7 @@ def health_check(entry: dict[str, Any]) -> HealthCheck:
     """The health check of a manifest; raises ValueError with the reason when its endpoint cannot be understood."""
     rules = {
         "timeout": seconds(entry.get("timeout", "5s")),
+        "interval": seconds(entry.get("interval", "30s")),
         "retries": entry.get("retries", 3),
     }
     if entry["type"] == "exec":

@@ -30,9 +30,11 @@ LOCK = "/run/archy/lock"
 # What containers get from archy besides their data; the service user's, for Podman reads it.
 ENVIRONMENTS = "/run/archipelago/env"
 SECRET_ENVIRONMENTS = "/run/archipelago/secret-env"
-# What the probe of Podman found, see archy-podman.service.
-PODMAN = "/run/archy/podman.json"
-PODMAN_ERROR = "/run/archy/podman.err"
+# What the probe found, see archy-probe.service; what it keeps for its next run is the service user's own.
+PROBE = "/run/archy/probe.json"
+PROBE_ERROR = "/run/archy/probe.err"
+PROBE_CACHE = "/run/archy-probe/cache.json"
+RECOVERY = "/run/archy/recovery.json"
 GENERATED = "/run/systemd/generator"
 
 MANIFEST = "manifest.yml"

@@ -104,11 +104,11 @@ class Pass:
                 apps[app_id] = facts.summary(app)
             elif app_id in before["apps"]:
                 apps[app_id] = before["apps"][app_id]
-        everything: facts.All = {"host": facts.host_or_kept(self.root), "apps": apps}
+        everything: facts.All = {"by": before["by"], "host": facts.host_or_kept(self.root), "apps": apps}
         if everything != before and not self.dry:
             with self._harmless("archy", "facts not kept"):
                 content = facts.pack(everything)
-                disk.replace_file(self.root, paths.FACTS, content, os.geteuid(), os.getegid(), 0o600)
+                disk.replace_file(self.root, paths.FACTS, content, os.geteuid(), os.getegid(), 0o644)
 
         @functools.cache
         def known() -> Facts:

@@ -21,6 +21,7 @@ _LONGEST = 600.0  # seconds without a whole pass, whatever this says
 _JUMP = 5.0  # seconds
 _FULL = 0.05  # of the disk left
 _TIMEOUT = 30.0
+_MOST = 16 * 1024 * 1024
 
 
 def listing(root: str) -> bytes:
@@ -58,16 +59,20 @@ def _invocations(root: str) -> bytes:
 
 
 # Those that come and go with each pass.
-_OURS = {f"invocation:archy-{name}.service" for name in ("reconcile", "podman")}
+_OURS = {f"invocation:archy-{name}.service" for name in ("reconcile", "probe", "recover")}
 
 
-def remember(root: str, status: "dict[str, Any]", restarting: bool, seen: bytes) -> None:
-    """After a whole pass, if it found all well, and nothing that time alone would change."""
+def remember(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, probe: str) -> None:
+    """After a whole pass, if it found all well, and nothing that time alone would change.
+
+    `seen` is the listing before it, and `probe` the digest of what the probe had found.
+    """
     apps = status["apps"].values()
     moving = any(app["restarts"] or app["actual"] not in ("running", "stopped") for app in apps)
     rotating = any(name.endswith(paths.PREVIOUS) for name in installed.secret_names(root))
-    if status["level"] == "ok" and not (restarting or moving or rotating):
-        content = json.dumps({"monotonic": status["monotonic"], "seen": seen.decode(errors="replace")})
+    if status["level"] == "ok" and not (pending or moving or rotating):
+        found = {"monotonic": status["monotonic"], "seen": seen.decode(errors="replace"), "probe": probe}
+        content = json.dumps(found)
         disk.replace_file(root, _STATE, content.encode(), os.geteuid(), os.getegid(), 0o600)
     else:
         disk.remove(root, _STATE)
@@ -77,21 +82,21 @@ def holds(root: str) -> bool:
     """Whether all is as after the last whole pass; if so, the status is brought up to date."""
     try:
         last = json.loads(installed.read(paths.under(root, _STATE)) or b"")
-        status = json.loads(installed.read(paths.under(root, paths.STATUS), 16 * 1024 * 1024) or b"")
+        status = json.loads(installed.read(paths.under(root, paths.STATUS), _MOST) or b"")
         wall, monotonic = time.time(), time.monotonic()
         passed = monotonic - status["monotonic"]
         found = os.statvfs(paths.under(root, paths.HOME))
-        answer = os.stat(paths.under(root, paths.PODMAN))
+        probe = json.loads(installed.read(paths.under(root, paths.PROBE), _MOST) or b"")
         if (
             not 0 <= monotonic - last["monotonic"] < _LONGEST
             or abs(wall - status["wall"] - passed) > _JUMP
             or found.f_bavail < _FULL * found.f_blocks
-            or not answer.st_size
+            or last["probe"] != probe["digest"]
             or last["seen"] != listing(root).decode(errors="replace")
         ):
             return False
         status["time"], status["wall"], status["monotonic"] = _iso(wall), wall, monotonic
-        status["node"]["podman"]["answered"] = _iso(answer.st_mtime)
+        status["node"]["podman"]["answered"] = _iso(wall - monotonic + probe["podman"]["at"])
         status["node"]["disk"]["free"] = found.f_frsize * found.f_bavail
         content = json.dumps(status, indent=1, ensure_ascii=False).encode()
         disk.replace_file(root, paths.STATUS, content, os.geteuid(), os.getegid(), 0o644)

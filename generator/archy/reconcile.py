@@ -47,7 +47,8 @@ def _pass(root: str, dry: bool) -> tuple[int, bool]:
     drift = units.drift(root)
     if not (dry or failures or drift) and quiet.holds(root):
         return 0, False
-    from archy import observe, overlap, restarts, status, steps
+    from archy import observe, overlap, recovery, status, steps
+    from archy.survey import survey
 
     code = 0
     if drift and not units.is_hopeless(root, drift):
@@ -61,14 +62,14 @@ def _pass(root: str, dry: bool) -> tuple[int, bool]:
         units.judge(root, "")
     seen = quiet.listing(root)
     node = observe.node(root, failures, planned or {})
-    decision = restarts.decide(node)
+    all_ = survey(node, recovery.load(root))
     over = overlap.over(node)
-    code |= _execute(root, [*decision.steps, *over], dry)
+    code |= _execute(root, [*all_.steps, *over], dry)
     if not dry:
-        found = status.assess(node, decision)
+        found = status.assess(all_)
         try:
             disk.replace_file(root, paths.STATUS, status.pack(found), os.geteuid(), os.getegid(), 0o644)
-            quiet.remember(root, found, any(app.changed for app in node.apps), seen)
+            quiet.remember(root, found, all_.is_pending, seen, node.probe.digest)
         except OSError as error:
             print(f"{paths.STATUS}: {error}", file=sys.stderr)
             code = EX_FAILED
@@ -86,7 +87,7 @@ def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:
 def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
     from subprocess import SubprocessError
 
-    from archy.steps import Restart, execute
+    from archy.steps import Continue, Recover, Restart, Thaw, execute
 
     for step in plan:
         print(step, file=sys.stdout if dry else sys.stderr, flush=True)
@@ -95,5 +96,6 @@ def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
                 execute(root, [step])
         except (OSError, SubprocessError) as error:
             print(f"{step}: {getattr(error, 'stderr', None) or error}", file=sys.stderr, flush=True)
-            return 0 if isinstance(step, Restart) else EX_FAILED  # the next pass looks again
+            if not isinstance(step, Restart | Thaw | Continue | Recover):  # the next pass looks again
+                return EX_FAILED
     return 0

@@ -1,33 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""Which apps must be restarted. Pure: the node as it is in, steps out.
+"""Which apps must be restarted, or let go on. Pure: the node as it is in, steps out.
 
-A file that was wrong on the disk is no reason: what counts is what the running process was started with. An app that
-is stopped, or is about to start anyway, is left alone.
+An app is restarted when it runs on other content than it should, and when it does not serve. A file that was wrong on
+the disk is no reason: what counts is what the running process was started with. An app that is stopped, or is about to
+start anyway, is left alone.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from archy.liveness import Health
 from archy.observe import AppState, NodeState
-from archy.steps import ForgetFailures, Restart, Step
+from archy.steps import Continue, ForgetFailures, Restart, Step, Thaw
 
 # Seconds between restarts of the same app. A person may change several things one after the other; what goes on and on
-# is no person, and its pauses double each time.
+# is no person, and its pauses double each time. What does not serve gets one restart at once, and then the pauses.
 _FREE, _SHORT_PAUSE, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 5.0, 60.0, 3600.0
 _CALM = 600.0  # seconds after which an app counts as running well
+
+History = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The steps; when each app was restarted last, and how often in a row; and who must wait, for how many seconds."""
+    """The steps; when each app was restarted last, and how often in a row; and who must wait, for how many seconds.
+
+    `history` and `waiting` are about other content, `faults` and `given_up` about apps that do not serve.
+    """
 
     steps: list[Step]
-    history: dict[str, dict[str, float]]
+    history: History
     waiting: dict[str, float]
+    faults: History = field(default_factory=dict)
+    given_up: dict[str, float] = field(default_factory=dict)
 
 
 def reasons(app: AppState) -> list[str]:
@@ -36,39 +44,57 @@ def reasons(app: AppState) -> list[str]:
     return [*found, "its manifest has changed since its start"] if app.unit_changed else found
 
 
-def decide(node: NodeState) -> Decision:
+def decide(node: NodeState, health: Mapping[str, Health]) -> Decision:
     """What to restart now."""
-    history = {name: dict(entry) for name, entry in _history(node.previous).items()}
-    for name, entry in list(history.items()):
-        if node.monotonic - entry["at"] > max(_CALM, 2 * _pause(entry["count"])) or entry["at"] > node.monotonic:
-            del history[name]
+    history = _remembered(node, "history", _pause)
     wanted = {app.id for app in node.apps if _is_running(app) and _must(app, node)}
-    waiting = {
-        name: left
-        for name in wanted
-        if name in history and (left := history[name]["at"] + _pause(history[name]["count"]) - node.monotonic) > 0
-    }
-    now = wanted - waiting.keys()
+    waiting = _left(wanted, history, _pause, node)
+    faults = _remembered(node, "faults", _fault_pause)
+    # While the recovery of the node is at work, apps fail for reasons of the node.
+    dead = set() if node.recovering else {name for name, found in health.items() if found.fault}
+    given_up = _left(dead, faults, _fault_pause, node)
+    failing = dead - given_up.keys()
+    now = failing | (wanted - waiting.keys())
     # Those that follow do so at once: in the next pass, what they follow is as it must be.
     due = sorted(now | _followers(node, now))
     for name in due:
-        history[name] = {"at": node.monotonic, "count": history.get(name, {"count": 0})["count"] + 1}
-    steps: list[Step] = []
+        before = faults if name in failing else history
+        before[name] = {"at": node.monotonic, "count": before.get(name, {"count": 0})["count"] + 1}
+    steps: list[Step] = [Thaw(name) for name, found in health.items() if found.frozen]
+    steps += [Continue(name) for name, found in health.items() if found.stopped]
     if due:
         said = {app.id: "; ".join(reasons(app)) or "after what it needs" for app in node.apps}
+        said |= {name: health[name].fault for name in failing}
         steps.append(Restart(tuple(due), ", ".join(f"{name}: {said[name]}" for name in due)))
     calm = [app for app in node.apps if app.unit.sub == "running" and app.unit.restarts and app.id not in due]
     steps += [ForgetFailures(app.id) for app in calm if node.monotonic - app.unit.changed > _CALM]
-    return Decision(steps, history, {name: left for name, left in waiting.items() if name not in due})
+    waiting = {name: left for name, left in waiting.items() if name not in due}
+    return Decision(steps, history, waiting, faults, {name: left for name, left in given_up.items() if name not in due})
 
 
-def _history(previous: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
-    found = previous.get("history")
-    return found if isinstance(found, dict) else {}
+def _remembered(node: NodeState, kind: str, pause: Callable[[float], float]) -> History:
+    """The restarts of before that still count."""
+    result = {}
+    for name, entry in node.previous.get(kind, {}).items():
+        if 0 <= node.monotonic - entry["at"] <= max(_CALM, 2 * pause(entry["count"])):
+            result[name] = dict(entry)
+    return result
+
+
+def _left(wanted: set[str], history: History, pause: Callable[[float], float], node: NodeState) -> dict[str, float]:
+    return {
+        name: left
+        for name in wanted
+        if name in history and (left := history[name]["at"] + pause(history[name]["count"]) - node.monotonic) > 0
+    }
 
 
 def _pause(count: float) -> float:
-    return _SHORT_PAUSE if count <= _FREE else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(count - _FREE - 1, 20))
+    return _SHORT_PAUSE if count <= _FREE else _fault_pause(count - _FREE)
+
+
+def _fault_pause(count: float) -> float:
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(count - 1, 20))
 
 
 def _is_running(app: AppState) -> bool:

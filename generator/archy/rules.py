@@ -23,7 +23,7 @@ _REFUSED_NETWORKS = {"host", "none", "bridge", "private", "container", "ns", "sl
 # The unit of a network is archy-<name>-network.service, and that of the shared one archy-net-network.service.
 _REFUSED_NETWORKS |= {SHARED_NETWORK.removeprefix("archy-")}
 # Unit names that are ours: archy-<id>.service must never be one of them, nor one of the units Quadlet makes.
-_RESERVED_IDS = {"all", "podman", "prepare", "reconcile", rpc.USER}
+_RESERVED_IDS = {"all", "podman", "prepare", "probe", "reconcile", "recover", rpc.USER}
 _RESERVED_ENDINGS = ("-network", "-volume", "-build", "-image", "-pod")
 
 

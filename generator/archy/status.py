@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from archy import __version__, systemd
+from archy import __version__, recovery
+from archy.liveness import HEALTHY, NONE, STARTING
 from archy.observe import AppState, NodeState
-from archy.restarts import Decision, reasons
+from archy.restarts import reasons
+from archy.survey import Survey
+from archy.systemd import Unit
 
 OK, DEGRADED, BROKEN = LEVELS = ("ok", "degraded", "broken")
 _TOO_LONG = 600.0  # seconds that a start may take where the manifest does not say
@@ -24,16 +26,16 @@ _FULL = 0.95
 _JUMP = 60.0  # seconds between the clock's way and the monotonic one's
 _LAST_JUMP_SHOWN = 3600.0
 
-_CONTAINER_ID = re.compile("[0-9a-f]{64}")
-
 Status = dict[str, Any]
 
 
-def assess(node: NodeState, decision: Decision) -> Status:
+def assess(survey: Survey) -> Status:
     """Judge the node."""
-    apps = {app.id: _app(app, node, decision.waiting.get(app.id)) for app in node.apps}
+    node = survey.node
+    apps = {app.id: _app(app, survey) for app in node.apps}
     about = {
         "podman": _podman(node),
+        "recovery": _recovery(survey),
         "disk": _disk(node),
         "clock": _clock(node),
         "secrets": _failed(node, "@secrets"),
@@ -50,7 +52,10 @@ def assess(node: NodeState, decision: Decision) -> Status:
         "level": max(found, key=LEVELS.index, default=OK),
         "node": about,
         "apps": apps,
-        "history": decision.history,
+        "history": survey.decision.history,
+        "faults": survey.decision.faults,
+        # Of whom the probe says nothing now, as while it is at work, all counts as before.
+        "liveness": node.previous.get("liveness", {}) | {name: found.entry for name, found in survey.health.items()},
     }
 
 
@@ -68,7 +73,8 @@ def _failed(node: NodeState, name: str) -> Status:
     return _judged(BROKEN if problems else OK, *problems)
 
 
-def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
+def _app(app: AppState, survey: Survey) -> Status:
+    node, health = survey.node, survey.health.get(app.id)
     unit, problems = app.unit, [*app.said, *filter(None, [app.failure])]
     needs = app.summary["needs"] if app.summary else []
     actual, why = _actual(app, node)
@@ -77,8 +83,14 @@ def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
         problems.append(why)
     if app.unrecorded and unit.sub == "running":
         problems.append(f"nobody knows what it was started with: systemctl restart {unit.name}")
-    if app.changed and waiting:
+    if app.changed and (waiting := survey.decision.waiting.get(app.id)):
         problems.append(f"is to be restarted in {waiting:.0f} s, not to do it too often")
+    if health and (said := health.fault or (health.said and f"does not serve: {health.said}")):
+        problems.append(said)
+    if left := survey.decision.given_up.get(app.id):
+        count = survey.decision.faults[app.id]["count"]
+        tries = "one restart has" if count == 1 else f"{count:.0f} restarts have"
+        problems.append(f"gave up until {_iso(node.wall + left)}, because {tries} not helped")
     there = {other.id: other for other in node.apps}
     lacking = [name for name in needs if name not in there or not _is_up(there[name].unit)]
     return {
@@ -87,7 +99,7 @@ def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
         "actual": actual,
         "since": _iso(node.wall - (node.monotonic - unit.changed)) if unit.changed else None,
         "restarts": unit.restarts,
-        "health": {"running": "healthy", "starting": "starting"}.get(actual, "none"),
+        "health": _health(app, survey, actual),
         "stale": stale,
         "waits_for": lacking if actual != "stopped" else [],
         "problems": problems,
@@ -98,7 +110,16 @@ def _app(app: AppState, node: NodeState, waiting: float | None) -> Status:
     }
 
 
-def _is_up(unit: systemd.Unit) -> bool:
+def _health(app: AppState, survey: Survey, actual: str) -> str:
+    """What it answers; before it was asked the first time, what systemd was told at its start."""
+    health = survey.health.get(app.id)
+    if health and health.state != NONE:
+        return health.state
+    checked = app.summary is not None and app.summary["health"] is not None
+    return {"running": HEALTHY, "starting": STARTING}.get(actual, NONE) if checked else NONE
+
+
+def _is_up(unit: Unit) -> bool:
     return unit.active in ("active", "reloading")
 
 
@@ -137,15 +158,37 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
 
 
 def _podman(node: NodeState) -> Status:
-    asked = node.monotonic - node.podman_asked if node.podman_asked else None
-    if node.podman is None:
-        problems = [f"Podman does not answer: {node.podman_error}"] if asked is not None else []
-        before = node.previous.get("node", {}).get("podman", {})
+    """Whether Podman answers. What is done about it is the recovery's."""
+    probe = node.probe
+    before = node.previous.get("node", {}).get("podman", {})
+    if probe.error or probe.containers is None:
+        error = probe.podman_error or probe.error
+        problems = [f"Podman does not answer: {error}"] if error else []
         return _judged(BROKEN if problems else OK, *problems) | {
             "containers": before.get("containers"),
             "answered": before.get("answered"),
         }
-    return _judged(OK) | {"containers": len(node.podman), "answered": _iso(node.wall - (asked or 0))}
+    return _judged(OK) | {
+        "containers": len(probe.containers),
+        "answered": _iso(node.wall - (node.monotonic - probe.podman_at)),
+    }
+
+
+def _recovery(survey: Survey) -> Status:
+    """What is wrong with Podman or its network, what was tried, and until when nothing more is."""
+    node, known = survey.node, survey.recovery
+
+    def shown(moment: float) -> str:
+        return _iso(node.wall - node.monotonic + moment)
+
+    broken, problems = recovery.problems(known, survey.faults, node.recovering, node.monotonic, shown)
+    level = BROKEN if broken else DEGRADED if problems else OK
+    last = {
+        kind: {"result": episode.result, "tried": list(episode.tried), "times": episode.count, "saw": episode.said}
+        | {"at": shown(episode.ended), "took": round(episode.ended - episode.since, 1)}
+        for kind, episode in known.episodes.items()
+    }
+    return _judged(level, *problems) | {"last": last}
 
 
 def _disk(node: NodeState) -> Status:
@@ -180,26 +223,6 @@ def _ticks(node: NodeState) -> Status:
     if node.user_manager not in ("active", "activating") and node.apps:
         problems.append("the manager of the service user does not run, so no app can")
     return _judged(DEGRADED if problems else OK, *problems) | {"timer": node.timer}
-
-
-def with_errors(status: Status) -> Status:
-    """The status with the last line of the log of each app that is not well, for those who may read the journal.
-
-    Not part of the file: that is for everybody, and nobody knows what apps write into their logs.
-    """
-    apps = {
-        app_id: {**app, "error": _last_line(app["unit"]) if app["level"] != OK else None}
-        for app_id, app in status["apps"].items()
-    }
-    return {**status, "apps": apps}
-
-
-def _last_line(unit: str) -> str | None:
-    """What an app, or Podman for it, said last."""
-    systemds = ("conmon ", unit, "Started ", "Starting ", "Stopped ", "Stopping ", "Failed to start")
-    lines = [line for line in systemd.journal(unit, 12) if line.strip() and not line.startswith(systemds)]
-    said = ["".join(filter(str.isprintable, line)) for line in lines if not _CONTAINER_ID.fullmatch(line)]
-    return said[-1][:300] if said else None
 
 
 def _iso(wall: float) -> str:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from archy import accept, disk, paths, systemd
+from archy import accept, disk, installed, paths, podman, systemd
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,72 @@ class ForgetFailures:
         return f"forget the earlier restarts of {self.app_id}"
 
 
-Step = Directory | File | Ownership | Accept | Remove | Reload | Restart | ForgetFailures
+@dataclass(frozen=True)
+class Continue:
+    """Let an app's processes go on that a signal has stopped."""
+
+    app_id: str
+
+    def __str__(self) -> str:
+        return f"continue {self.app_id} (a signal had stopped it)"
+
+
+@dataclass(frozen=True)
+class Thaw:
+    """Let an app's unit go on that somebody has frozen."""
+
+    app_id: str
+
+    def __str__(self) -> str:
+        return f"thaw {self.app_id} (its unit was frozen)"
+
+
+@dataclass(frozen=True)
+class Recover:
+    """Have archy-recover mend what is wrong with Podman: it takes longer than a pass may."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"systemctl start archy-recover.service ({self.why})"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop apps, each with its grace, and wait for that."""
+
+    app_ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"stop {', '.join(self.app_ids)}"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Begin to start apps."""
+
+    app_ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"start {', '.join(self.app_ids)}"
+
+
+@dataclass(frozen=True)
+class AsUser:
+    """Run a command as the service user; what it says is said. It may fail: what counts is the look afterwards.
+
+    `timeout` is in seconds.
+    """
+
+    command: tuple[str, ...]
+    timeout: float = 60
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+
+Changes = Directory | File | Ownership | Accept | Remove
+Step = Changes | Reload | Restart | ForgetFailures | Continue | Thaw | Recover | Stop | Start | AsUser
 
 
 def execute(root: str, steps: Iterable[Step]) -> None:
@@ -128,3 +196,44 @@ def execute(root: str, steps: Iterable[Step]) -> None:
                 systemd.ctl("try-restart", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
             case ForgetFailures(app_id):
                 systemd.ctl("reset-failed", "--", paths.unit(app_id))
+            case Continue(app_id):
+                systemd.ctl("kill", "--kill-whom=all", "--signal=SIGCONT", "--", paths.unit(app_id))
+            case Thaw(app_id):
+                # What is frozen may be all that it is in.
+                systemd.ctl("thaw", "--", "archipelago.slice", "archipelago-apps.slice", paths.unit(app_id))
+            case Recover(_):
+                systemd.ctl("start", "--no-block", "archy-recover.service")
+            case Stop(app_ids):
+                systemd.ctl("stop", "--", *map(paths.unit, app_ids))
+            case Start(app_ids):
+                systemd.ctl("start", "--no-block", "--", *map(paths.unit, app_ids))
+            case AsUser(command, timeout):
+                run_as_user(root, command, timeout)
+
+
+def run_as_user(root: str, command: Sequence[str], timeout: float, quiet: bool = False) -> str:
+    """Run a command as the service user; returns its output, and says what it says of errors unless `quiet`."""
+    fields = installed.user_line(root).split(b":")
+    uid, gid = int(fields[2]), int(fields[3])
+    environment = {**podman.environment(uid), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=timeout,
+            cwd="/",
+            env=environment,
+            user=uid,
+            group=gid,
+            extra_groups=[],
+        )
+    except subprocess.TimeoutExpired:
+        print(f"  {command[0]}: no end within {timeout:g} s", file=sys.stderr, flush=True)
+        return ""
+    for line in () if quiet else done.stderr.strip().splitlines()[-3:]:
+        print(f"  {command[0]}: {line[:300]}", file=sys.stderr, flush=True)
+    return done.stdout + done.stderr

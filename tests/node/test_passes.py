@@ -45,9 +45,10 @@ def quiet(node: Node) -> Iterator[Node]:
 
 @contextmanager
 def podman_hangs(node: Node) -> Iterator[None]:
-    """Podman does not answer questions about containers for a minute."""
+    """Podman does not answer questions about containers for a minute, and its last answer counts no more."""
     node.write("/root/slow", '#!/bin/sh\n[ "$1" != ps ] || sleep 60\nexec /opt/podman "$@"\n')
-    node.out("chmod 755 /root/slow; cp -a /usr/bin/podman /opt/podman; mount --bind /root/slow /usr/bin/podman")
+    node.out("rm -f /run/archy-probe/cache.json; chmod 755 /root/slow; cp -a /usr/bin/podman /opt/podman")
+    node.out("mount --bind /root/slow /usr/bin/podman")
     try:
         yield
     finally:
@@ -82,11 +83,11 @@ def test_while_podman_is_asked_its_last_answer_counts(quiet: Node) -> None:
     node.tick()
     node.out("systemctl start archy-reconcile.timer")
     with podman_hangs(node):
-        node.out("systemctl start --no-block archy-podman")
-        node.wait("the question", lambda: node.active("podman") == "activating")
+        node.out("systemctl start --no-block archy-probe")
+        node.wait("the question", lambda: node.active("probe") == "activating")
         code, found = node.status()
-        assert node.active("podman") == "activating"
-        node.run("systemctl stop archy-podman")
+        assert node.active("probe") == "activating"
+        node.run("systemctl stop archy-probe")
     assert (code, found["node"]["podman"]["problems"], found["node"]["podman"]["containers"]) == (0, [], len(APPS))
 
 

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""Ask many apps at once whether they serve: TCP, HTTP and DNS over sockets, and commands, in one loop of one thread.
+
+A socket belongs to the network namespace in which it was made, so a single process talks to all containers. Each check
+has its own time. Fast path: no heavy imports.
+"""
+
+import errno
+import os
+import select
+import socket
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+# Why a check failed. Only `SILENT` may come of a busy machine.
+REFUSED, WRONG, SILENT = "refused", "wrong", "silent"
+_MOST = 65536  # bytes of an answer's beginning
+_LOOPBACK = "127.0.0.1"  # as the container sees it
+_LATE = 1.0  # seconds
+
+
+class Check:
+    """One question; it begins with its making. `timeout` is in seconds.
+
+    `ok` is None until there is an answer; if that is False, `kind` and `said` tell why.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.began = time.monotonic()
+        self.deadline = self.began + timeout
+        self.timeout = timeout
+        self.ok: bool | None = None
+        self.kind = ""
+        self.said = ""
+
+    def fileno(self) -> int:
+        """What to wait for, readable or writable; -1 when there is nothing."""
+        return -1
+
+    @property
+    def events(self) -> int:
+        """For what to wait there."""
+        return select.POLLIN
+
+    def go_on(self) -> None:
+        """Something came."""
+
+    def end(self) -> None:
+        """Let go of what it holds."""
+
+    def passed(self) -> None:
+        """It is well."""
+        self.ok = True
+
+    def failed(self, kind: str, said: str) -> None:
+        """It is not."""
+        self.ok, self.kind, self.said = False, kind, said
+
+
+class _Connection(Check):
+    """Whether somebody listens. Begun in the network namespace of the container."""
+
+    def __init__(self, port: int, timeout: float) -> None:
+        super().__init__(timeout)
+        self.port = port
+        self.connected = False
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        error = self.socket.connect_ex((_LOOPBACK, port))
+        if error not in (0, errno.EINPROGRESS):
+            self._refused(error)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    @property
+    def events(self) -> int:
+        return select.POLLIN if self.connected else select.POLLOUT
+
+    def go_on(self) -> None:
+        if not self.connected:
+            error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self._refused(error)
+            else:
+                self.connected = True
+                self.speak()
+        else:
+            self.listen()
+
+    def speak(self) -> None:
+        """Connected: say what is to be said."""
+        self.passed()
+
+    def listen(self) -> None:
+        """An answer comes."""
+
+    def end(self) -> None:
+        self.socket.close()
+
+    def _refused(self, error: int) -> None:
+        self.failed(REFUSED, f"port {self.port}: {os.strerror(error)}")
+
+
+class Tcp(_Connection):
+    """Whether somebody listens on a port."""
+
+
+class Http(_Connection):
+    """Whether a path answers with a status below 400."""
+
+    def __init__(self, port: int, path: str, timeout: float) -> None:
+        self.path = path
+        self.answer = b""
+        super().__init__(port, timeout)
+
+    def speak(self) -> None:
+        host = f"{_LOOPBACK}:{self.port}"
+        request = f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: archy\r\nConnection: close\r\n\r\n"
+        try:
+            self.socket.send(request.encode())
+        except OSError as error:
+            self.failed(WRONG, f"port {self.port}: {error.strerror}")
+
+    def listen(self) -> None:
+        try:
+            part = self.socket.recv(_MOST)
+        except OSError as error:
+            self.failed(WRONG, f"port {self.port}: {error.strerror}")
+            return
+        self.answer += part
+        line, end, _ = self.answer.partition(b"\n")
+        if not end and part and len(self.answer) < _MOST:
+            return
+        words = line.split()
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            self.failed(WRONG, f"port {self.port}: no answer in HTTP")
+        elif int(words[1]) < 400:
+            self.passed()
+        else:
+            self.failed(WRONG, f"http://{_LOOPBACK}:{self.port}{self.path}: status {int(words[1][:4])}")
+
+
+class Command(Check):
+    """Whether a command ends with 0. Its output is thrown away: nobody knows what is in it."""
+
+    def __init__(self, command: "Sequence[str]", timeout: float) -> None:
+        super().__init__(timeout)
+        import subprocess  # it costs more than all else here
+
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
+        self.descriptor = os.pidfd_open(self.process.pid)
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def go_on(self) -> None:
+        code = self.process.wait()
+        if code == 0:
+            self.passed()
+        elif time.monotonic() - self.began > self.timeout / 2:  # it had a timeout of its own
+            self.failed(SILENT, f"the check ended with status {code} after {time.monotonic() - self.began:.0f} s")
+        else:
+            self.failed(WRONG, f"the check ended with status {code}")
+
+    def end(self) -> None:
+        os.close(self.descriptor)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def run(checks: "Iterable[Check]") -> None:
+    """Wait until each has its answer, or its time is over."""
+    todo = {check.fileno(): check for check in checks if check.ok is None}
+    poll = select.poll()
+    for number, check in todo.items():
+        poll.register(number, check.events)
+    while todo:
+        left = min(check.deadline for check in todo.values()) - time.monotonic()
+        for number, _ in poll.poll(max(0, left) * 1000):
+            check = todo[number]
+            check.go_on()
+            if check.ok is None:
+                poll.modify(number, check.events)
+        now = time.monotonic()
+        ready = {number for number, _ in poll.poll(0)}  # who answered while we had no time for it is not late
+        for number, check in list(todo.items()):
+            if check.ok is None and (check.deadline + _LATE < now or (check.deadline <= now and number not in ready)):
+                check.failed(SILENT, f"no answer within {check.timeout:g} s")
+            if check.ok is not None:
+                poll.unregister(number)
+                check.end()
+                del todo[number]
+
+
+def result(check: Check) -> "dict[str, Any]":
+    """What became of a check."""
+    return {"ok": bool(check.ok), "kind": check.kind, "said": check.said}

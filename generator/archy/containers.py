@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""What runs, told by the kernel alone: the cgroup of each app's unit, and the processes in it.
+
+Podman need not know, or answer. Run as the service user, which owns conmon and the user namespace of its containers.
+Fast path: no heavy imports.
+"""
+
+import os
+
+from archy import installed, paths
+
+_CPU = b"usage_usec "
+
+
+class Container:
+    """A container with processes in the cgroup of an app's unit.
+
+    `id` is Podman's, `conmon` and `pid` are processes: the monitor, and the container's PID 1. `userns` is the inode
+    number of their user namespace. `stopped` are all processes that a signal has stopped (SIGSTOP), `main_stopped`
+    says whether one of those two is among them; `frozen` is the whole unit. `cpu` is the unit's time, in seconds.
+    """
+
+    __slots__ = ("app", "conmon", "cpu", "frozen", "id", "main_stopped", "pid", "stopped", "userns")
+
+    def __init__(self, app: str, identity: str, conmon: int, pid: int) -> None:
+        self.app = app
+        self.id = identity
+        self.conmon = conmon
+        self.pid = pid
+        self.userns = 0
+        self.stopped: list[int] = []
+        self.main_stopped = False
+        self.frozen = False
+        self.cpu = 0.0
+
+
+def running(root: str) -> list[Container]:
+    """All containers of apps, by the names of the apps."""
+    result = []
+    for app in sorted(installed.running(root)):
+        try:
+            found = _container(root, app)
+        except (OSError, ValueError, IndexError):
+            continue  # it has ended in this moment
+        if found is not None:
+            result.append(found)
+    return result
+
+
+def _container(root: str, app: str) -> Container | None:
+    base = f"{paths.under(root, paths.SLICE_CGROUP)}/{paths.unit(app)}"
+    states: dict[int, str] = {}
+    parents: dict[int, int] = {}
+    conmon = 0
+    for pid in map(int, (installed.read(f"{base}/cgroup.procs") or b"").split()):
+        stat = installed.read(paths.under(root, f"/proc/{pid}/stat"))
+        if stat is None:
+            continue
+        # The name, in parentheses, may hold anything; what comes after it are words (proc_pid_stat(5)).
+        name, _, rest = stat.rpartition(b")")
+        fields = rest.split()
+        states[pid], parents[pid] = fields[0].decode(), int(fields[1])
+        # PID 1 adopts conmon, and nothing that a container could name like it: orphans there have another PID 1.
+        if name.endswith(b"(conmon") and parents[pid] == 1:
+            conmon = pid
+    children = [pid for pid, parent in parents.items() if parent == conmon]
+    if not conmon or not children:
+        return None
+    found = Container(app, _identity(root, conmon), conmon, min(children))
+    found.userns = os.stat(paths.under(root, f"/proc/{conmon}/ns/user")).st_ino
+    found.stopped = sorted(pid for pid, state in states.items() if state == "T")
+    found.main_stopped = bool({conmon, found.pid} & set(found.stopped))
+    found.frozen = b"frozen 1" in (installed.read(f"{base}/cgroup.events") or b"")
+    used = (installed.read(f"{base}/cpu.stat") or b"").partition(_CPU)[2].split(maxsplit=1)
+    found.cpu = int(used[0]) / 1e6 if used else 0.0
+    return found
+
+
+def _identity(root: str, conmon: int) -> str:
+    words = (installed.read(paths.under(root, f"/proc/{conmon}/cmdline")) or b"").split(b"\0")
+    return words[words.index(b"-c") + 1].decode()

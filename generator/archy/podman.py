@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""What Podman says that runs, and what it leaves in the service user's runtime directory. Only asks and looks.
+
+Podman is slow: 50 ms of CPU for its list, for ever, on every node. Its answer is kept as long as nothing of what it is
+made from has changed, and for five minutes at most. Fast path: no heavy imports.
+"""
+
+import os
+import time
+
+from archy import installed, paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from subprocess import Popen
+    from typing import Any
+
+    from archy.containers import Container
+
+STORAGE = paths.HOME + "/.local/share/containers/storage"
+_TIME = 8.0  # seconds
+_OLD = 300.0  # seconds after which it is asked, whatever we think
+_MOST = 16 * 1024 * 1024
+_LISTING = '{{.ID}}\t{{.State}}\t{{.Names}}\t{{index .Labels "PODMAN_SYSTEMD_UNIT"}}'
+
+
+def environment(uid: int) -> dict[str, str]:
+    """What Podman wants in the environment of the service user's processes."""
+    runtime = runtime_directory(uid)
+    return {"XDG_RUNTIME_DIR": runtime, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus", "HOME": paths.HOME}
+
+
+def runtime_directory(uid: int) -> str:
+    """Where the service user's manager, and Podman, keep what does not outlive a boot."""
+    return f"/run/user/{uid}"
+
+
+class Question:
+    """All containers that Podman knows: it is asked while the apps are."""
+
+    def __init__(self, runtime: str, running: "list[Container]", last: "Mapping[str, Any] | None") -> None:
+        self.seen = _fingerprint(runtime, running)
+        self.last = dict(last or {})
+        self.process: Popen[bytes] | None = None
+        known = {entry[0] for entry in self.last.get("containers") or () if entry[1] == "running"}
+        old = time.monotonic() - self.last.get("at", 0) > _OLD
+        if old or self.last.get("error") != "" or self.last.get("seen") != self.seen or not _all_in(running, known):
+            # Files in memory, not pipes: nobody reads while the apps are asked.
+            self.out, self.errors = os.memfd_create("out"), os.memfd_create("errors")
+            self.began = time.monotonic()
+            self.process = _list(self.out, self.errors)
+
+    def answer(self) -> "dict[str, Any]":
+        """What it said, now or when it was asked last. `at` is when it was asked, `error` why it did not answer."""
+        if self.process is None:
+            return self.last
+        from subprocess import TimeoutExpired
+
+        try:
+            code = self.process.wait(max(0.1, self.began + _TIME - time.monotonic()))
+        except TimeoutExpired:
+            self.process.kill()
+            return {"at": self.began, "error": f"no answer within {_TIME:g} s", "containers": [], "seen": None}
+        if code:
+            said = _content(self.errors).strip().splitlines()
+            error = said[-1].removeprefix("Error: ")[:1000] if said else f"podman ps ended with status {code}"
+            return {"at": self.began, "error": error, "containers": [], "seen": None}
+        listed = [line.split("\t") for line in _content(self.out).splitlines()]
+        return {
+            "at": self.began,
+            "error": "",
+            "containers": [line for line in listed if len(line) == 4],
+            "seen": self.seen,
+        }
+
+
+def _list(out: int, errors: int) -> "Popen[bytes]":
+    import subprocess  # it costs more than all else here
+
+    command = ["podman", "ps", "--all", "--no-trunc", "--format", _LISTING]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd="/")
+
+
+def _all_in(running: "Iterable[Container]", known: "set[str]") -> bool:
+    return all(container.id in known for container in running)
+
+
+def _content(descriptor: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, "rb") as file:
+        return file.read(_MOST).decode(errors="replace")
+
+
+def _fingerprint(runtime: str, running: "Iterable[Container]") -> list[str]:
+    """What changes when Podman's state does: as long as this is the same, so is its answer."""
+    watched = [
+        *(f"{STORAGE}/{name}" for name in ("db.sql", "overlay-containers/containers.json", "networks", "volumes")),
+        *(
+            f"{STORAGE}/{name}"
+            for name in ("overlay-containers/volatile-containers.json", "overlay-images/images.json")
+        ),
+        *(f"{STORAGE}/overlay-layers/{name}.json" for name in ("layers", "volatile-layers")),
+        *(f"{runtime}/{name}" for name in ("libpod/tmp/alive", "libpod/tmp/pause.pid", "containers/overlay")),
+        f"/dev/shm/libpod_rootless_lock_{os.getuid()}",
+        f"{paths.HOME}/.config/containers/containers.conf.d",
+    ]
+    result = sorted(container.id for container in running)
+    for path in watched:
+        try:
+            found = os.stat(path)
+            result.append(f"{found.st_ino} {found.st_size} {found.st_mtime_ns}")
+        except OSError:
+            result.append("-")
+    return result
+
+
+def pasta(runtime: str) -> bool | None:
+    """Whether the program lives that connects containers to the node's network; None if there is no need of it."""
+    base = f"{runtime}/containers/networks/rootless-netns"
+    if not os.path.exists(f"{base}/rootless-netns"):
+        return None
+    try:
+        pid = int(installed.read(f"{base}/rootless-netns-conn.pid") or b"")
+        return (installed.read(f"/proc/{pid}/comm") or b"").startswith((b"pasta", b"slirp4netns"))
+    except ValueError:
+        return False
+
+
+def stale_timers(runtime: str, running: "Iterable[Container]") -> list[str]:
+    """Health timers in the user's manager whose container does not run: Podman has forgotten them."""
+    living = {container.id for container in running}
+    try:
+        names = os.listdir(f"{runtime}/systemd/transient")
+    except OSError:
+        return []
+    return sorted(name for name in names if name.endswith(".timer") and _is_stale(name.partition("-")[0], living))
+
+
+def _is_stale(identity: str, living: "set[str]") -> bool:
+    return len(identity) == 64 and identity not in living

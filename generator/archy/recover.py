@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""archy-recover: mends what is wrong with Podman, with the least force that works, as root.
+
+Started by a pass that has seen a fault. It looks again itself, climbs the fault's ladder, and looks after each rung
+whether that has helped; its story is in the journal. Cut short at any moment, the next one goes on: the apps that it
+has stopped are written down before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+from archy import diagnose, disk, installed, ladders, observe, paths, podman, recovery, steps, systemd
+from archy.diagnose import Fault
+from archy.ladders import Rung, Scene
+from archy.observe import NodeState
+from archy.recovery import Episode, Recovery
+
+_LOCK = "/run/archy/recover.lock"
+_AGAIN = 3.0  # seconds until the second look: what is gone by then was none of ours
+_BETWEEN = 1.0
+_CHECK_TIME = 1800.0
+_SUSPECT, _LINES = re.compile("overlay|layer|/storage/"), 40  # in what Podman said of a start that failed
+_DAMAGED = re.compile("^Damaged container ([0-9a-f]{64})", re.MULTILINE)
+
+
+def main(argv: list[str]) -> int:
+    """The entry point. Exit codes: 0 nothing is left to mend, 1 something is, and all was tried; 143 stopped."""
+    os.umask(0o022)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_STOPPED))
+    with disk.lock("/", _LOCK, lambda: _say("waiting for another recovery to finish")):
+        climber = Climber("/")
+        try:
+            return climber.run()
+        except SystemExit:
+            climber.interrupted()
+            raise
+
+
+EX_STOPPED = 143
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Climber:
+    """One run: all faults that may be mended now, one after the other."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.recovery = recovery.load(root)
+
+    def run(self) -> int:
+        """Mend what can be mended. Returns the exit code."""
+        self._release()
+        self._look()
+        time.sleep(_AGAIN)
+        gave_up = False
+        while (fault := self._due()) is not None:
+            gave_up |= not self._mend(fault)
+        # Those whose starts have failed meanwhile need not wait for the end of their pause.
+        waiting = tuple(app.id for app in self._look().apps if app.unit.sub == "auto-restart" and not app.stopped)
+        if waiting:
+            self._try(steps.Start(waiting))
+        # The apps that Podman has forgotten meanwhile, and the status, are for a pass.
+        subprocess.run(["systemctl", "start", "--no-block", "archy-reconcile.service"], check=False)
+        return 1 if gave_up else 0
+
+    def interrupted(self) -> None:
+        """Somebody stops this. If all of archy is being stopped, what the recovery holds stays stopped, too."""
+        if systemd.units([observe.TIMER]).get(observe.TIMER, systemd.Unit("")).active != "active":
+            self._hold(())
+
+    def _due(self) -> Fault | None:
+        faults, now = diagnose.faults(self._look()), time.monotonic()
+        return next((fault for fault in faults if recovery.is_due(self.recovery, fault, now)), None)
+
+    def _look(self) -> NodeState:
+        subprocess.run(["systemctl", "start", "archy-probe.service"], check=False)
+        return observe.node(self.root, {})
+
+    def _mend(self, fault: Fault) -> bool:
+        """Climb the ladder of a fault. Whether it is gone, or was none."""
+        episode = recovery.begun(self.recovery.episodes.get(fault.kind), fault, time.monotonic())
+        _say(f"{fault.kind}: {fault.said}")
+        done: set[int] = set()
+        while True:
+            self._store(fault.kind, episode)
+            if fault.kind == diagnose.STORAGE:
+                fault = self._examined(fault)
+            scene = self._scene(fault)
+            found = self._next(fault, scene, done)
+            if found is None:
+                result = recovery.GAVE_UP
+                if fault.kind == diagnose.STORAGE and not episode.tried:
+                    result = recovery.NOT_IT
+                self._store(fault.kind, recovery.ended(episode, result, time.monotonic()))
+                _say(f"{fault.kind}: " + ("gave up" if result == recovery.GAVE_UP else "its storage is sound"))
+                return result == recovery.NOT_IT
+            number, rung = found
+            done.add(number)
+            episode = replace(episode, tried=(*episode.tried, rung.says))
+            self._store(fault.kind, episode)
+            _say(f"{fault.kind}: {rung.says}")
+            self._execute(rung.steps(scene))
+            left = self._settle(fault, rung)
+            if left is None:
+                took = time.monotonic() - episode.since
+                self._store(fault.kind, recovery.ended(episode, recovery.MENDED, time.monotonic()))
+                _say(f"{fault.kind}: mended in {took:.0f} s")
+                return True
+            _say(f"{fault.kind}: that did not help: {left.said}")
+            fault = left
+
+    def _next(self, fault: Fault, scene: Scene, done: set[int]) -> tuple[int, Rung] | None:
+        rungs = enumerate(ladders.LADDERS[fault.kind])
+        return next(((n, rung) for n, rung in rungs if n not in done and ladders.applies(rung, scene)), None)
+
+    def _scene(self, fault: Fault) -> Scene:
+        fields = installed.user_line(self.root).split(b":")
+        uid = int(fields[2])
+        running = tuple(sorted(installed.running(self.root) & set(installed.ids(self.root)[0])))
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        return Scene(fault, uid, podman.runtime_directory(uid), stamp, running)
+
+    def _examined(self, fault: Fault) -> Fault:
+        """The fault with what Podman says of its storage, and with the apps whose containers are damaged.
+
+        Podman looks into every layer for that: only where it has said that this is why it cannot start an app.
+        """
+        if not any(_SUSPECT.search("\n".join(systemd.journal(paths.unit(app), _LINES))) for app in fault.apps):
+            return fault
+        check = ("podman", "system", "check", "--quick")
+        said = steps.run_as_user(self.root, check, _CHECK_TIME, quiet=True)
+        errors = [line for line in said.splitlines() if line.startswith("Error: ")]
+        if not errors:
+            return fault
+        ids = set(_DAMAGED.findall(said))
+        damaged = {name for name, app in self._look().probe.apps.items() if app.id in ids}
+        return replace(fault, said=f"{fault.said}: {errors[-1][:300]}", apps=tuple(sorted({*fault.apps, *damaged})))
+
+    def _settle(self, fault: Fault, rung: Rung) -> Fault | None:
+        """Wait until the fault is gone, as long as the rung may take for it; the fault if it stays."""
+        end = time.monotonic() + rung.settle
+        while True:
+            left = next((found for found in diagnose.faults(self._look()) if found.kind == fault.kind), None)
+            if left is None or time.monotonic() > end:
+                return left
+            time.sleep(_BETWEEN)
+
+    def _execute(self, plan: list[steps.Step]) -> None:
+        held = tuple(app for step in plan if isinstance(step, steps.Stop) for app in step.app_ids)
+        if held:
+            self._hold(held)
+        for step in plan:
+            self._try(step)
+        self._release()
+
+    def _try(self, step: steps.Step) -> None:
+        _say(f"  {step}")
+        try:
+            steps.execute(self.root, [step])
+        except (OSError, subprocess.SubprocessError) as error:
+            _say(f"  {step}: {getattr(error, 'stderr', None) or error}")
+
+    def _release(self) -> None:
+        """Start what was held, whatever became of the rest."""
+        if self.recovery.held:
+            stopped = installed.stopped(self.root)
+            apps = tuple(app for app in self.recovery.held if app not in stopped)
+            if apps:
+                self._try(steps.Start(apps))
+            self._hold(())
+
+    def _hold(self, app_ids: tuple[str, ...]) -> None:
+        self.recovery = Recovery(self.recovery.episodes, app_ids)
+        recovery.store(self.root, self.recovery)
+
+    def _store(self, kind: str, episode: Episode) -> None:
+        self.recovery = Recovery({**self.recovery.episodes, kind: episode}, self.recovery.held)
+        recovery.store(self.root, self.recovery)
