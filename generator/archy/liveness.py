@@ -59,7 +59,8 @@ def judge(node: NodeState) -> dict[str, Health]:
 
 
 def _has_process(app: AppState) -> bool:
-    return app.unit.sub in ("running", "start") and not app.unit.busy
+    """Whether it runs, or starts, and no job is about to change that; a start is a job itself."""
+    return app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.busy)
 
 
 def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], node: NodeState) -> Health:
