@@ -8,13 +8,10 @@ root have made, because root writes here into directories of the service user.
 """
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-
-from archy import paths
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = ".archy-new-"
@@ -223,23 +220,6 @@ def move(root: str, path: str, target: str) -> None:
     with directory(root, above) as parent:
         os.rename(name, os.path.basename(target), src_dir_fd=parent, dst_dir_fd=parent)
         os.fsync(parent)
-
-
-@contextmanager
-def lock(root: str, path: str, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file; `waiting` is called once if another process holds it."""
-    file = paths.under(root, path)
-    os.makedirs(os.path.dirname(file), exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _chown(descriptor: int, uid: int, gid: int) -> None:

@@ -12,7 +12,7 @@ import re
 import subprocess
 import time
 
-from archy import accept, cache, catalogue, disk, installed, paths, rules, systemd
+from archy import accept, cache, catalogue, disk, installed, paths, pending, rules, systemd
 from archy.catalogue import Entry
 from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.prepare import locked, prepare
@@ -28,20 +28,20 @@ def install(app_id: str, wait: bool) -> None:
     wanted = [_usable(what, every, name) for name in (app_id, *catalogue.companions(every, app_id))]
     _check_dependencies(what, every, wanted)
     _check_ports(what, every, wanted)
-    with locked("/"):
-        disk.make_directory("/", paths.APPS, 0, 0, 0o755)
-        for entry in wanted:
-            if not entry.installed:
-                disk.replace_link("/", f"{paths.APPS}/{entry.id}", f"{paths.CATALOGUE}/{entry.id}")
-                say(f"{entry.id}: installed")
     names = [entry.id for entry in wanted]
-    for name in names:
-        disk.remove("/", f"{paths.STOPPED}/{name}")
-    apply(what)
-    if not wait:
+    with pending.during("/", names, lambda: say("waiting for another installation to finish")):
+        with locked("/"):
+            disk.make_directory("/", paths.APPS, 0, 0, 0o755)
+            for entry in wanted:
+                if not entry.installed:
+                    disk.replace_link("/", f"{paths.APPS}/{entry.id}", f"{paths.CATALOGUE}/{entry.id}")
+                    say(f"{entry.id}: installed")
+        for name in names:
+            disk.remove("/", f"{paths.STOPPED}/{name}")
+        apply(what)
         ctl(what, "start", "--no-block", *map(paths.unit, names))
-        return
-    start(what, names)
+    if wait:
+        start(what, names)
 
 
 def apply(what: str) -> None:

@@ -63,8 +63,9 @@ class Question:
             self.process.kill()
             return {"at": self.began, "error": f"no answer within {_TIME:g} s", "containers": [], "seen": None}
         if code:
-            said = _content(self.errors).strip().splitlines()
-            error = said[-1].removeprefix("Error: ")[:1000] if said else f"podman ps ended with status {code}"
+            # It may quote what it could not read: whatever that is, and over however many lines.
+            before, _, after = _content(self.errors).partition("Error: ")
+            error = " ".join((after or before).split())[:1000] or f"podman ps ended with status {code}"
             return {"at": self.began, "error": error, "containers": [], "seen": None}
         listed = [line.split("\t") for line in _content(self.out).splitlines()]
         return {

@@ -11,7 +11,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
-from archy import disk, facts, installed, paths, stamp, started
+from archy import facts, installed, locks, paths, stamp, started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,6 +98,6 @@ def _stale(root: str, app_ids: list[str], failures: dict[str, str], insist: bool
 
 def locked(root: str) -> AbstractContextManager[None]:
     """The lock under which archy writes to the node."""
-    return disk.lock(
+    return locks.hold(
         root, paths.LOCK, lambda: print("waiting for another archy to finish", file=sys.stderr, flush=True)
     )

@@ -8,7 +8,7 @@ there, so a pass that was missed, or was cut short, does not matter.
 import os
 import sys
 
-from archy import disk, installed, paths, prepare
+from archy import disk, installed, locks, paths, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(root: str, dry: bool) -> int:
     """Make a pass; with `dry`, print its steps and do nothing."""
     if dry:  # whoever looks, and may stop looking halfway, holds up nobody
         return _pass(root, dry)[0]
-    with disk.lock(root, _LOCK, lambda: print("waiting for another pass to finish", file=sys.stderr, flush=True)):
+    with locks.hold(root, _LOCK, lambda: print("waiting for another pass to finish", file=sys.stderr, flush=True)):
         code, again = _pass(root, dry)
         return code | _pass(root, dry)[0] if again else code
 
@@ -42,10 +42,11 @@ def _pass(root: str, dry: bool) -> tuple[int, bool]:
     except OSError as error:
         print(f"node: {error}", file=sys.stderr)
         failures = {"@node": str(error)}
-    from archy import quiet, units
+    from archy import pending, quiet, units
 
     drift = units.drift(root)
-    if not (dry or failures or drift) and quiet.holds(root):
+    begun = pending.left(root)
+    if not (dry or failures or drift or begun) and quiet.holds(root):
         return 0, False
     from archy import observe, overlap, recovery, status, steps
     from archy.survey import survey
@@ -60,6 +61,10 @@ def _pass(root: str, dry: bool) -> tuple[int, bool]:
             units.judge(root, drift)
     elif not (drift or dry):
         units.judge(root, "")
+    if begun:
+        code |= _execute(root, [steps.Start(tuple(begun))], dry)
+        if not dry:
+            pending.forget(root, begun)
     seen = quiet.listing(root)
     node = observe.node(root, failures, planned or {})
     all_ = survey(node, recovery.load(root))

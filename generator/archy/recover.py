@@ -16,12 +16,13 @@ import sys
 import time
 from dataclasses import replace
 
-from archy import diagnose, disk, installed, ladders, observe, paths, podman, recovery, steps, systemd
+from archy import diagnose, installed, ladders, locks, observe, paths, podman, recovery, steps, systemd
 from archy.diagnose import Fault
 from archy.ladders import Rung, Scene
 from archy.observe import NodeState
 from archy.recovery import Episode, Recovery
 
+EX_STOPPED = 143
 _LOCK = "/run/archy/recover.lock"
 _AGAIN = 3.0  # seconds until the second look: what is gone by then was none of ours
 _BETWEEN = 1.0
@@ -34,16 +35,13 @@ def main(argv: list[str]) -> int:
     """The entry point. Exit codes: 0 nothing is left to mend, 1 something is, and all was tried; 143 stopped."""
     os.umask(0o022)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_STOPPED))
-    with disk.lock("/", _LOCK, lambda: _say("waiting for another recovery to finish")):
+    with locks.hold("/", _LOCK, lambda: _say("waiting for another recovery to finish")):
         climber = Climber("/")
         try:
             return climber.run()
         except SystemExit:
             climber.interrupted()
             raise
-
-
-EX_STOPPED = 143
 
 
 def _say(text: str) -> None:
@@ -83,7 +81,7 @@ class Climber:
         return next((fault for fault in faults if recovery.is_due(self.recovery, fault, now)), None)
 
     def _look(self) -> NodeState:
-        subprocess.run(["systemctl", "start", "archy-probe.service"], check=False)
+        subprocess.run(["systemctl", "start", "archy-probe.service"], capture_output=True, check=False)
         return observe.node(self.root, {})
 
     def _mend(self, fault: Fault) -> bool:

@@ -177,3 +177,15 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A fresh node for the tests of one file."""
     with fresh_node(request.module.__name__.removeprefix("test_").replace("_", "-")[:9]) as fresh:
         yield fresh
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what came of all harm that was done, see chaos.py."""
+    from chaos import table  # which needs this module
+
+    reports = (report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ()))
+    rows = [value for report in reports for name, value in report.user_properties if name == "chaos"]
+    if rows:
+        terminalreporter.section("chaos")
+        for line in table(rows):
+            terminalreporter.write_line(line)

@@ -40,8 +40,10 @@ HOST_NEEDS = {
 NODE_PACKAGES = """
 systemd systemd-sysv dbus dbus-user-session libpam-systemd podman crun netavark aardvark-dns passt uidmap catatonit
 python3 python3-bcrypt python3-cryptography python3-jinja2 python3-yaml python3-jsonschema python3-systemd
-busybox-static nftables passwd iproute2 procps curl strace jq less ca-certificates
+busybox-static nftables passwd iproute2 procps curl strace jq less ca-certificates docker-registry
 """
+# What is there for a test to start.
+NODE_DISABLED = ("docker-registry.service",)
 # What cannot work, or has no business, in a container without a network.
 NODE_MASKED = ("systemd-modules-load.service", "apt-daily.timer", "apt-daily-upgrade.timer")
 NODE_FILES = {
@@ -158,6 +160,7 @@ def host_prerequisites() -> None:
 def base_layer() -> Path:
     """Return the root file system of a bare node."""
     hook = "".join(f'ln -sf /dev/null "$1/etc/systemd/system/{unit}"\n' for unit in NODE_MASKED)
+    hook += f'chroot "$1" systemctl --quiet disable {" ".join(NODE_DISABLED)}\n'
     for name, text in NODE_FILES.items():
         hook += f'mkdir -p "$1{os.path.dirname(name)}"; printf %s {shlex.quote(text)} >"$1{name}"\n'
     hook += 'rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"; mkdir -p "$1/var/log/journal"\n'
