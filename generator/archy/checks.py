@@ -138,7 +138,7 @@ class Http(_Connection):
         words = line.split()
         if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
             self.failed(WRONG, f"port {self.port}: no answer in HTTP")
-        elif int(words[1]) < 400:
+        elif int(words[1][:4]) < 400:
             self.passed()
         else:
             self.failed(WRONG, f"http://{_LOOPBACK}:{self.port}{self.path}: status {int(words[1][:4])}")
@@ -152,8 +152,11 @@ class Command(Check):
         import subprocess  # it costs more than all else here
 
         quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
-        self.descriptor = os.pidfd_open(self.process.pid)
+        try:
+            self.process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
+            self.descriptor = os.pidfd_open(self.process.pid)
+        except OSError as error:
+            self.failed(WRONG, f"{command[0]}: {error.strerror}")
 
     def fileno(self) -> int:
         return self.descriptor

@@ -73,8 +73,8 @@ def _new_locks(scene: Scene) -> list[Step]:
 
 def _unreadable(scene: Scene) -> list[Step]:
     found = _LOADING.search(scene.fault.said)
-    directory, _, name = found["path"].rpartition("/") if found else ("", "", "")
-    return [_set_aside(scene, name, directory)] if directory.startswith(podman.STORAGE + "/") else []
+    inside = found and _INSIDE.fullmatch(found["path"])
+    return [_set_aside(scene, inside["name"], inside["directory"])] if inside else []
 
 
 def _clear_runtime(scene: Scene) -> list[Step]:
@@ -121,6 +121,8 @@ def _sweep(scene: Scene) -> list[Step]:
     return steps
 
 
+_INSIDE = re.compile(rf"(?P<directory>{re.escape(podman.STORAGE)}(/\w[\w-]*)+)/(?P<name>\w[\w.-]*)")
+_SPACE = "^(?!.*(no space left|is full|quota exceeded))"
 _LOADING = re.compile(r'loading "(?P<path>[^"]+)"')
 
 LADDERS: Mapping[str, tuple[Rung, ...]] = {
@@ -130,8 +132,8 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
         Rung("make the file of locks again", _new_locks, "locks in /libpod"),
         Rung("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
         Rung("wait", lambda _: [], "no answer within", settle=60),
-        Rung("clear the runtime directories", _clear_runtime, "^(?!.*no space left)", idle=True),
-        Rung("set the database aside, for want of anything better", _new_database, "^(?!.*no space left)", idle=True),
+        Rung("clear the runtime directories", _clear_runtime, _SPACE, idle=True),
+        Rung("set the database aside, for want of anything better", _new_database, _SPACE, idle=True),
     ),
     NETWORK: (
         Rung("start pasta again", lambda _: [_podman("unshare", "--rootless-netns", "true")], "pasta does not run"),
@@ -141,8 +143,13 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
             lambda _: [_podman("unshare", "--rootless-netns", "true"), _podman("network", "reload", "--all")],
             "no network|no way|no name server|no answer within",
         ),
-        Rung("let the name server forget what it knows", _names_afresh),
-        Rung("restart the apps that it concerns", lambda scene: [Stop(scene.fault.apps)], "^(?!all apps)", settle=60),
+        Rung("let the name server forget what it knows", _names_afresh, "resolves|name server|no answer|no network"),
+        Rung(
+            "restart the apps that it concerns",
+            lambda scene: [Stop(scene.fault.apps)],
+            "^(?!all apps|pasta)",
+            settle=60,
+        ),
         Rung("stop all apps, make the network anew, and start them", _network_afresh, "^all apps", settle=60),
     ),
     STORAGE: (

@@ -70,8 +70,7 @@ def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], no
     check = probed.check if probed.check is None or probed.check.at > app.unit.changed else None
     entry: Entry = {
         "id": probed.id,
-        "cpu": probed.cpu,
-        **_failed(probed, check, last, node),
+        **_failed(app, probed, check, last, node),
         **_odd(app, probed, last, node),
     }
     entry |= _untold(app, check, last, node)
@@ -81,7 +80,7 @@ def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], no
     fault = ""
     if failed >= retries and app.unit.sub == "running":
         fault = f"does not answer, {retries} times in a row: {said}"
-    elif odd >= _SURE:
+    elif odd >= _SURE and node.probe.containers is not None:
         fault = _oddity(probed, node)
     elif untold >= _UNTOLD:
         fault = "answers, and systemd was never told that it is ready"
@@ -101,18 +100,21 @@ def _held(probed: Probed) -> str:
     return "its main process is stopped (SIGSTOP)" if probed.main_stopped else ""
 
 
-def _failed(probed: Probed, check: Answer | None, last: Mapping[str, float], node: NodeState) -> Entry:
+def _failed(app: AppState, probed: Probed, check: Answer | None, last: Mapping[str, float], node: NodeState) -> Entry:
     """How often in a row it did not answer, each time counted once."""
-    failed, at = last.get("failed", 0.0), last.get("at", 0.0)
-    if _held(probed):
-        return {"failed": failed + 1, "at": node.probe.at} if node.probe.at > at else {"failed": failed, "at": at}
-    if check is None or check.at <= at:
-        return {"failed": failed, "at": at}
-    if check.ok:
-        return {"failed": 0.0, "at": check.at}
-    busy = bool(last) and probed.cpu - last.get("cpu", 0.0) > _BUSY * (check.at - at)
-    slow = check.kind == SILENT and (busy or node.probe.load > LOADED)
-    return {"failed": round(failed + (_SLOW if slow else 1), 3), "at": check.at}
+    failed, at, cpu = last.get("failed", 0.0), last.get("at", 0.0), last.get("cpu", probed.cpu)
+    if app.unit.sub != "running":  # it has as much time as its unit gives it
+        return {"failed": 0.0, "at": at, "cpu": probed.cpu}
+    asked = node.probe.at if _held(probed) else check.at if check else at
+    if asked <= at:
+        return {"failed": failed, "at": at, "cpu": cpu}
+    if check and check.ok and not _held(probed):
+        failed = 0.0
+    else:
+        busy = probed.cpu - cpu > _BUSY * (asked - at)
+        slow = not _held(probed) and check and check.kind == SILENT and (busy or node.probe.load > LOADED)
+        failed = round(failed + (_SLOW if slow else 1), 3)
+    return {"failed": failed, "at": asked, "cpu": probed.cpu}
 
 
 def _odd(app: AppState, probed: Probed, last: Mapping[str, float], node: NodeState) -> Entry:

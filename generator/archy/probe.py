@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import suppress
 
-from archy import checks, containers, disk, facts, installed, names, paths, podman
+from archy import __version__, checks, containers, disk, facts, installed, names, paths, podman
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _NAME_TIME = 3.0
 _LONGEST = 60.0  # seconds that an app may take, whatever its manifest says: the unit has 90
+_LABEL = 63  # bytes of a name that a name server can know (RFC 1035)
 _MOST = 16 * 1024 * 1024
 _EARLY = 0.9  # of its interval, after which an app is asked again: ticks are not exact
 
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> int:
     question = podman.Question(runtime, running, before.get("podman"))
     apps = _apps("/", runtime, running, before.get("apps") or {})
     found = {
+        "by": __version__,
         "at": time.monotonic(),
         "load": os.getloadavg()[0] / (os.cpu_count() or 1),
         "apps": apps,
@@ -75,9 +77,9 @@ def _digest(found: "dict[str, Any]") -> str:
 
 def _remembered(root: str) -> "dict[str, Any]":
     try:
-        found = json.loads(installed.read(paths.under(root, paths.PROBE_CACHE), _MOST) or b"")
-        return found if isinstance(found, dict) else {}
-    except ValueError:
+        found: dict[str, Any] = json.loads(installed.read(paths.under(root, paths.PROBE_CACHE), _MOST) or b"")
+        return found if found["by"] == __version__ else {}
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
@@ -92,10 +94,12 @@ def _apps(root: str, runtime: str, running: "list[Container]", before: "Mapping[
     for group in others:
         reading, writing = os.pipe()
         if os.fork() == 0:
-            os.close(reading)
-            with open(writing, "w") as answer:
-                answer.write(json.dumps(_group(root, runtime, group, known, before)))
-            os._exit(0)
+            try:
+                os.close(reading)
+                with open(writing, "w") as answer:
+                    answer.write(json.dumps(_group(root, runtime, group, known, before)))
+            finally:
+                os._exit(0)
         os.close(writing)
         children.append(reading)
     result = _group(root, runtime, own, known, before)
@@ -135,15 +139,15 @@ def _group(
         health = due.get(container.app)
         if health and health["kind"] == "exec":
             asked[container.app]["check"] = checks.Command(_inside(runtime, container, health), _timeout(health))
-    joined: list[Container] = []
+    inside = False
     for container in group:
         try:
-            if not joined:
+            if not inside:
                 _join(root, container.conmon, "user", os.CLONE_NEWUSER)
+                inside = True
             _join(root, container.pid, "net", os.CLONE_NEWNET)
         except OSError:
             continue  # it ends in this moment
-        joined.append(container)
         _ask(root, container, due.get(container.app), known.get(container.app), asked[container.app])
     checks.run(check for each in asked.values() for check in each.values())
     for app, each in asked.items():
@@ -167,7 +171,7 @@ def _ask(root: str, container: "Container", health: "Any", summary: "Any", asked
         asked["check"] = checks.Tcp(health["port"], _timeout(health))
     elif health and health["kind"] == "http":
         asked["check"] = checks.Http(health["port"], health["path"], _timeout(health))
-    if not summary or summary["network"] == "pasta":
+    if not summary or summary["network"] == "pasta" or len(summary["container"]) > _LABEL:
         return
     server = _gateway(root, container.pid)
     if server:

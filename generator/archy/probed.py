@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from archy import installed, paths
 
 _MOST = 16 * 1024 * 1024
+_LATEST = 1e10  # seconds since the boot that nobody will see
 _TEXT = 300  # characters of what it says; they reach the journal and status.json
 _IDENTITY = re.compile("[0-9a-f]{64}")
 _TIMER = re.compile(r"[0-9a-f]{64}-[0-9a-f]{1,32}\.timer")
@@ -74,20 +76,24 @@ def load(root: str) -> Probe:
     content = installed.read(paths.under(root, paths.PROBE), _MOST)
     try:
         return _probe(json.loads(content or b""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
         said = (installed.read(paths.under(root, paths.PROBE_ERROR)) or b"").decode(errors="replace").strip()
-        return Probe(error=_text(said.splitlines()[-1]) if said else "no answer")
+        return Probe(error=(_text(said.splitlines()[-1]) if said else "") or "no answer")
 
 
 def _probe(found: Any) -> Probe:
     podman = found["podman"]
     error = _text(podman["error"])
     return Probe(
-        float(found["at"]),
-        float(found["load"]),
-        {str(name): _probed(app) for name, app in found["apps"].items() if installed.is_label(name)},
+        _number(found["at"]),
+        _number(found["load"]),
+        {
+            name: _probed(app)
+            for name, app in found["apps"].items()
+            if installed.is_label(name) and _IDENTITY.fullmatch(app["id"])
+        },
         None if error else tuple(_listed(*entry) for entry in podman["containers"] if _IDENTITY.fullmatch(entry[0])),
-        float(podman["at"]),
+        _number(podman["at"]),
         error,
         None if found["pasta"] is None else bool(found["pasta"]),
         tuple(name for name in found["timers"] if _TIMER.fullmatch(name)),
@@ -97,11 +103,11 @@ def _probe(found: Any) -> Probe:
 
 def _probed(app: Any) -> Probed:
     return Probed(
-        str(app["id"]),
+        app["id"],
         bool(app["stopped"]),
         bool(app["main_stopped"]),
         bool(app["frozen"]),
-        float(app["cpu"]),
+        _number(app["cpu"]),
         _answer(app["check"]),
         _answer(app["names"]),
     )
@@ -110,11 +116,18 @@ def _probed(app: Any) -> Probed:
 def _answer(found: Any) -> Answer | None:
     if found is None:
         return None
-    return Answer(bool(found["ok"]), str(found["kind"]), _text(found["said"]), float(found["at"]))
+    return Answer(bool(found["ok"]), str(found["kind"]), _text(found["said"]), _number(found["at"]))
 
 
 def _listed(identity: str, state: str, name: str, unit: str) -> Listed:
     return Listed(identity, _text(state), _text(name), _text(unit))
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and abs(number) < _LATEST):
+        raise ValueError("no number that could be")
+    return number
 
 
 def _text(value: Any) -> str:

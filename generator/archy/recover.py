@@ -161,21 +161,22 @@ class Climber:
             self._try(step)
         self._release()
 
-    def _try(self, step: steps.Step) -> None:
+    def _try(self, step: steps.Step) -> bool:
         _say(f"  {step}")
         try:
             steps.execute(self.root, [step])
         except (OSError, subprocess.SubprocessError) as error:
             _say(f"  {step}: {getattr(error, 'stderr', None) or error}")
+            return False
+        return True
 
     def _release(self) -> None:
         """Start what was held, whatever became of the rest."""
         if self.recovery.held:
-            stopped = installed.stopped(self.root)
-            apps = tuple(app for app in self.recovery.held if app not in stopped)
-            if apps:
-                self._try(steps.Start(apps))
-            self._hold(())
+            wanted = set(installed.ids(self.root)[0]) - installed.stopped(self.root)
+            apps = tuple(app for app in self.recovery.held if app in wanted)
+            if not apps or self._try(steps.Start(apps)):
+                self._hold(())
 
     def _hold(self, app_ids: tuple[str, ...]) -> None:
         self.recovery = Recovery(self.recovery.episodes, app_ids)

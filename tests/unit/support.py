@@ -11,6 +11,7 @@ from typing import Any
 from archy import facts, generator, installed, manifest, model, prepare, rendering, settings, stamp, systemd
 from archy.observe import AppState, NodeState
 from archy.owner import Owner
+from archy.probed import Probe
 
 REPO = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(path.name for path in (REPO / "apps").iterdir())
@@ -76,7 +77,8 @@ def down(app_id: str = "web", /, **fields: Any) -> AppState:
 
 def state(*apps: AppState, **fields: Any) -> NodeState:
     """A node with these apps, on which all else is well."""
-    well = {"wall": NOW, "monotonic": UP, "podman": [], "podman_asked": UP - 20, "size": 1000, "free": 500}
+    probe = Probe(at=UP - 20, containers=(), podman_at=UP - 20)
+    well = {"wall": NOW, "monotonic": UP, "probe": probe, "size": 1000, "free": 500}
     return NodeState(apps, **{**well, **fields})
 
 

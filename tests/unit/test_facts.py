@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from support import Node, app_of
 
-from archy import facts
+from archy import __version__, facts
 
 FACTS, KEPT = "/run/archy/facts.json", "/etc/archy/accepted/host.json"
 
@@ -109,12 +110,14 @@ companion_of: parent
 dependencies: [{app_id: x, restart: true}, {storage: 1Gi}, {app_id: y}]
 bitcoin_rpc: {rpcwhitelist: [uptime, getblock]}
 restart_when_changed: true
-start_timeout_secs: 5""",
+start_timeout_secs: 5
+health_check: {type: http, endpoint: "localhost:8080", path: /live, interval: 1m, timeout: 7s, retries: 4}""",
     )
     assert facts.summary(app) == {
         "name": "Web",
         "version": "1.0.0",
         "container": "archy-web",
+        "network": "archy-net",
         "aliases": ["bitcoin", "knots"],
         "needs": ["x", "y"],
         "restart_after": ["x"],
@@ -123,6 +126,15 @@ start_timeout_secs: 5""",
         "restart_when_changed": True,
         "start_timeout": 5,
         "secrets": ["a", "b", "b.pw", "other", "bitcoin-rpc-password"],
+        "health": {
+            "kind": "http",
+            "port": 8080,
+            "path": "/live",
+            "command": [],
+            "timeout": 7,
+            "interval": 60,
+            "retries": 4,
+        },
     }
 
 
@@ -130,10 +142,23 @@ def test_the_summary_of_a_plain_app() -> None:
     found = facts.summary(app_of())
     assert (found["container"], found["rpcwhitelist"], found["start_timeout"]) == ("web", None, None)
     assert (found["secrets"], found["needs"], found["restart_when_changed"]) == ([], [], False)
+    assert found["health"] is None
+
+
+def test_the_health_of_a_command_is_a_list() -> None:
+    """As JSON has it: what was read from the file is what was written."""
+    found = facts.summary(app_of(app='health_check: {type: exec, command: ["a", "b c"]}'))
+    assert found["health"] is not None
+    assert found["health"]["command"] == ["a", "b c"]
+    assert (found["health"]["interval"], found["health"]["retries"]) == (30, 3)
 
 
 def test_the_file(node: Node) -> None:
-    everything: facts.All = {"host": {"HOST_IP": "1.2.3.4"}, "apps": {"web": facts.summary(app_of())}}
+    everything: facts.All = {
+        "by": __version__,
+        "host": {"HOST_IP": "1.2.3.4"},
+        "apps": {"web": facts.summary(app_of())},
+    }
     node.write(FACTS, facts.pack(everything))
     assert facts.load(node.name) == everything
     assert facts.pack(facts.load(node.name)) == facts.pack(everything)
@@ -143,4 +168,11 @@ def test_the_file(node: Node) -> None:
 def test_a_damaged_file_is_none(node: Node, content: str | None) -> None:
     if content is not None:
         node.write(FACTS, content.encode("utf-8", "surrogateescape"))
-    assert facts.load(node.name) == {"host": {}, "apps": {}}
+    assert facts.load(node.name) == {"by": __version__, "host": {}, "apps": {}}
+
+
+def test_what_apps_said_to_another_version_is_not_believed(node: Node) -> None:
+    """It may lack what this one wants to know; the host is the same."""
+    old = {"by": "0.0.1", "host": {"HOST_IP": "1.2.3.4"}, "apps": {"web": {}}}
+    node.write(FACTS, json.dumps(old))
+    assert facts.load(node.name) == {"by": __version__, "host": {"HOST_IP": "1.2.3.4"}, "apps": {}}

@@ -10,12 +10,19 @@ import pytest
 from support import UP, down, running, state
 
 from archy import restarts
-from archy.observe import AppState
-from archy.restarts import Decision, decide
-from archy.steps import ForgetFailures, Restart
+from archy.liveness import Health
+from archy.observe import AppState, NodeState
+from archy.restarts import Decision
+from archy.steps import Continue, ForgetFailures, Restart, Thaw
 
 CONF = "/var/lib/archipelago/web/web.conf"
+FAULT = "does not answer, 3 times in a row: port 80: Connection refused"
 LONGEST, CALM = restarts._LONGEST_PAUSE, restarts._CALM
+
+
+def decide(node: NodeState, /, **faults: str) -> Decision:
+    """What is decided where these apps have a fault."""
+    return restarts.decide(node, {name: Health(fault=said) for name, said in faults.items()})
 
 
 def restarted(*apps: AppState, **fields: Any) -> list[str]:
@@ -145,7 +152,6 @@ def test_an_app_that_is_never_right_is_restarted_ever_more_rarely() -> None:
         (at(20, 2 * LONGEST), True),
         (at(20, 2 * LONGEST + 1), False),
         (at(1, -1), False),  # of before a boot: the monotonic clock has begun anew
-        ({"history": None}, False),
         ({}, False),
     ],
 )
@@ -186,3 +192,100 @@ def test_failures_are_forgotten_after_a_while(app: AppState, forgotten: bool) ->
 def test_one_that_is_restarted_now_has_other_failures_soon() -> None:
     (step,) = decide(state(running(restarts=3, changed=0.0, stale=(CONF,)))).steps
     assert isinstance(step, Restart)
+
+
+def faulty(count: int, ago: float) -> dict[str, Any]:
+    """What the last pass has left: so many restarts of a dead app in a row, the last so many seconds ago."""
+    return {"faults": {"web": {"at": UP - ago, "count": count}}}
+
+
+def test_who_is_dead_is_restarted_at_once() -> None:
+    found = decide(state(running("a"), running()), web=FAULT)
+    assert [str(step) for step in found.steps] == [f"restart web (web: {FAULT})"]
+    assert found == Decision(found.steps, {}, {}, {"web": {"at": UP, "count": 1}}, {})
+
+
+@pytest.mark.parametrize(
+    ("count", "wait"), [(1, 60), (2, 120), (3, 240), (6, 1920), (7, LONGEST), (8, LONGEST), (2000, LONGEST)]
+)
+def test_who_is_dead_again_waits_and_the_pause_doubles(count: int, wait: float) -> None:
+    early = decide(state(running(), previous=faulty(count, wait - 1)), web=FAULT)
+    assert (early.steps, early.waiting) == ([], {})
+    assert early.given_up == pytest.approx({"web": 1})
+    assert early.faults == faulty(count, wait - 1)["faults"]
+    late = decide(state(running(), previous=faulty(count, wait)), web=FAULT)
+    assert isinstance(late.steps[0], Restart)
+    assert (late.given_up, late.faults) == ({}, {"web": {"at": UP, "count": count + 1}})
+
+
+def test_an_app_that_is_dead_for_ever_is_restarted_ever_more_rarely() -> None:
+    """Passes for two days, 30 s apart; each restart leaves it dead."""
+    previous: dict[str, Any] = {}
+    times = []
+    for tick in range(5760):
+        found = decide(state(running(), monotonic=UP + 30 * tick, previous=previous), web=FAULT)
+        times += [30 * tick for step in found.steps if isinstance(step, Restart)]
+        previous = {"faults": found.faults}
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert gaps[:7] == [60, 120, 240, 480, 960, 1920, LONGEST]
+    assert set(gaps[6:]) == {LONGEST}
+
+
+@pytest.mark.parametrize(
+    ("previous", "kept"),
+    [
+        (faulty(1, CALM), True),
+        (faulty(1, CALM + 1), False),
+        (faulty(4, 960), True),
+        (faulty(4, 961), False),
+        (faulty(20, 2 * LONGEST), True),
+        (faulty(20, 2 * LONGEST + 1), False),
+        (faulty(1, -1), False),
+    ],
+)
+def test_who_was_well_for_long_was_never_dead(previous: dict[str, Any], kept: bool) -> None:
+    found = decide(state(running(), previous=previous))
+    assert found.faults == (previous["faults"] if kept else {})
+    again = decide(state(running(), previous=previous), web=FAULT)
+    assert again.given_up.keys() == ({"web"} if kept and previous["faults"]["web"]["at"] + 60 > UP else set())
+
+
+def test_what_was_said_of_one_is_no_reason_for_the_other() -> None:
+    """Restarts for other content do not count as those of a dead app, nor the other way round."""
+    stale = decide(state(running(stale=(CONF,)), previous=faulty(3, 1)))
+    assert [type(step) for step in stale.steps] == [Restart]
+    assert (stale.history, stale.faults) == ({"web": {"at": UP, "count": 1}}, faulty(3, 1)["faults"])
+    dead = decide(state(running(), previous=at(20, 1)), web=FAULT)
+    assert [type(step) for step in dead.steps] == [Restart]
+    assert (dead.history, dead.faults) == (at(20, 1)["history"], {"web": {"at": UP, "count": 1}})
+
+
+def test_who_is_given_up_and_changed_is_restarted() -> None:
+    """Somebody has mended its configuration: it need not wait for the hour."""
+    found = decide(state(running(stale=(CONF,)), previous=faulty(9, 1)), web=FAULT)
+    assert [step.app_ids for step in found.steps if isinstance(step, Restart)] == [("web",)]
+    assert (found.given_up, found.waiting) == ({}, {})
+
+
+def test_while_the_node_is_mended_no_app_is_restarted_for_a_fault() -> None:
+    apps = [running(), running("b", stale=(CONF,))]
+    found = decide(state(*apps, recovering=True), web=FAULT)
+    assert [step.app_ids for step in found.steps if isinstance(step, Restart)] == [("b",)]
+    assert (found.faults, found.given_up) == ({}, {})
+    assert decide(state(*apps[:1], recovering=True, previous=faulty(1, 10)), web=FAULT).given_up == {}
+
+
+def test_who_follows_a_dead_one() -> None:
+    apps = [running("db"), running(restart_after=["db"]), running("other")]
+    found = decide(state(*apps), db=FAULT)
+    assert [str(step) for step in found.steps] == [f"restart db, web (db: {FAULT}, web: after what it needs)"]
+    assert (found.history, found.faults) == ({"web": {"at": UP, "count": 1}}, {"db": {"at": UP, "count": 1}})
+
+
+def test_who_was_stopped_by_a_signal_or_frozen_is_let_go_on() -> None:
+    """Before anything is restarted, and also while the node is mended."""
+    health = {"web": Health(stopped=True), "b": Health(frozen=True), "c": Health(fault=FAULT), "d": Health()}
+    apps = [running(), running("b"), running("c"), running("d")]
+    steps = restarts.decide(state(*apps), health).steps
+    assert steps == [Thaw("b"), Continue("web"), Restart(("c",), f"c: {FAULT}")]
+    assert restarts.decide(state(*apps, recovering=True), health).steps == steps[:2]

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from probes import HEALTH, listed, probe
 from support import NOW, UP, down, running, state
 
-from archy import restarts, status, systemd
+from archy import last_words, status, systemd
 from archy.observe import AppState
+from archy.probed import Probe
+from archy.recovery import Recovery
 from archy.status import BROKEN, DEGRADED, OK
+from archy.survey import survey
 
 
 def assess(*apps: AppState, **fields: Any) -> status.Status:
-    node = state(*apps, **fields)
-    return status.assess(node, restarts.decide(node))
+    return status.assess(survey(state(*apps, **fields), Recovery()))
 
 
 def iso(wall: float) -> str:
@@ -27,7 +30,7 @@ def iso(wall: float) -> str:
 
 
 def test_all_is_well() -> None:
-    found = assess(running(), running("b", needs=["web"]))
+    found = assess(running(health=HEALTH), running("b", needs=["web"]))
     assert found["level"] == OK
     assert {part["level"] for part in found["node"].values()} == {OK}
     assert found["apps"]["web"] == {
@@ -190,7 +193,7 @@ def test_broken_is_worse_than_degraded() -> None:
 
 
 def test_podman_answers() -> None:
-    assert assess(podman=[{}, {}], podman_asked=UP - 20)["node"]["podman"] == {
+    assert assess(probe=probe(listed("1"), listed("2"), podman_at=UP - 20))["node"]["podman"] == {
         "level": OK,
         "problems": [],
         "containers": 2,
@@ -199,10 +202,10 @@ def test_podman_answers() -> None:
 
 
 def test_podman_does_not_answer_and_what_it_said_last_stays() -> None:
-    before = assess(running(), podman=[{}], podman_asked=UP - 20)
-    silent = {"podman": None, "podman_error": "no answer within 8 s", "podman_asked": UP + 10}
+    before = assess(running(), probe=probe(listed(), podman_at=UP - 20))
+    silent = Probe(at=UP + 10, podman_at=UP + 10, podman_error="no answer within 8 s")
     for _ in range(2):
-        before = assess(running(), monotonic=UP + 30, wall=NOW + 30, previous=before, **silent)
+        before = assess(running(), monotonic=UP + 30, wall=NOW + 30, previous=before, probe=silent)
         assert before["node"]["podman"] == {
             "level": BROKEN,
             "problems": ["Podman does not answer: no answer within 8 s"],
@@ -213,7 +216,7 @@ def test_podman_does_not_answer_and_what_it_said_last_stays() -> None:
 
 
 def test_podman_was_not_asked_yet() -> None:
-    found = assess(podman=None, podman_error="was not asked yet", podman_asked=0)["node"]["podman"]
+    found = assess(probe=Probe())["node"]["podman"]
     assert found == {"level": OK, "problems": [], "containers": None, "answered": None}
 
 
@@ -274,7 +277,7 @@ FAILED = {"active": "failed", "sub": "failed", "restarts": 1}
 
 def with_errors(*apps: AppState) -> dict[str, str | None]:
     found = assess(*apps)
-    told = status.with_errors(found)
+    told = last_words.with_errors(found)
     assert {app_id: {**app, "error": None} for app_id, app in told["apps"].items()} == {
         app_id: {**app, "error": None} for app_id, app in found["apps"].items()
     }

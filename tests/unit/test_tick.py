@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -14,9 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from probes import file, pack
 from support import Node, app_text
 
-from archy import disk, generator, paths, quiet, reconcile, started, systemd
+from archy import generator, locks, paths, quiet, reconcile, started, systemd
 
 pytestmark = [
     pytest.mark.programs,
@@ -44,6 +46,7 @@ class Systemd:
         self.states: dict[str, dict[str, Any]] = {}
         self.masked = False
         self.failing = ""
+        self.refused = ""  # how the words begin that fail
 
     def units(self, names: list[str]) -> dict[str, systemd.Unit]:
         active = {"loaded": True, "active": "active", "sub": "running", "changed": 1.0, "began": 1.0}
@@ -54,7 +57,7 @@ class Systemd:
 
     def ctl(self, *words: str) -> None:
         self.asked.append(" ".join(words))
-        if self.failing:
+        if self.failing and words[0].startswith(self.refused):
             raise subprocess.CalledProcessError(1, "systemctl", stderr=self.failing)
         if words[0] == "daemon-reload":
             self.reload()
@@ -98,7 +101,7 @@ def pid1(node: Node, monkeypatch: pytest.MonkeyPatch) -> Systemd:
     one.reload()
     for app_id in UNITS:
         one.start(app_id)
-    node.write(paths.PODMAN, "[{}, {}]")
+    node.write(paths.PROBE, pack(file(UNITS)))
     assert reconcile.run(node.name, dry=False) == 0
     assert (one.asked, status(node)["level"]) == ([], "ok")
     return one
@@ -295,8 +298,11 @@ def rename(path: str) -> Callable[[Systemd, pytest.MonkeyPatch], object]:
         pytest.param(lambda pid1, _: pid1.start("web"), id="started-again"),
         pytest.param(lambda pid1, _: pid1.node.write(f"{paths.STOPPED}/web", ""), id="stopped-by-the-user"),
         pytest.param(lambda pid1, _: pid1.node.write(f"{D}/web/f", "tampered"), id="drift"),
-        pytest.param(lambda pid1, _: pid1.node.write(paths.PODMAN, ""), id="podman-is-silent"),
-        pytest.param(rename(paths.PODMAN), id="podman-was-never-asked"),
+        pytest.param(lambda pid1, _: pid1.node.write(paths.PROBE, ""), id="nobody-could-be-asked"),
+        pytest.param(rename(paths.PROBE), id="nobody-was-ever-asked"),
+        pytest.param(
+            lambda pid1, _: pid1.node.write(paths.PROBE, pack(file(UNITS, digest="2"))), id="the-probe-found-something"
+        ),
         pytest.param(rename(paths.STATUS), id="no-status"),
         pytest.param(lambda pid1, _: pid1.node.write(paths.STATUS, "{"), id="damaged-status"),
         pytest.param(rename("/run/archy/quiet"), id="no-memory"),
@@ -330,14 +336,85 @@ def test_as_long_as_something_moves_each_pass_is_whole(
     assert len(looks) == 3
 
 
+def dead(pid1: Systemd, ago: float = 0, **podman: Any) -> None:
+    """Let the probe find that `web` does not answer, as another answer each time."""
+    found = file(UNITS, digest="2")
+    refused = {"ok": False, "kind": "refused", "said": "port 80: Connection refused"}
+    found["apps"]["web"]["check"] |= refused | {"at": time.monotonic() - ago}
+    found["podman"] |= podman
+    pid1.node.write(paths.PROBE, pack(found))
+
+
+def test_an_app_that_does_not_answer_three_times_is_restarted(pid1: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = passes(pid1, monkeypatch)
+    asked = []
+    for _ in range(5):
+        dead(pid1)
+        asked.append(tick(pid1))
+    assert asked == [[], [], [WEB], [], []]
+    assert len(looks) == 5
+    found = status(pid1.node)
+    assert (found["level"], found["apps"]["web"]["health"], found["apps"]["ui"]["level"]) == (
+        "degraded",
+        "unhealthy",
+        "ok",
+    )
+    dead_, gave_up = found["apps"]["web"]["problems"]
+    assert dead_ == "does not answer, 3 times in a row: port 80: Connection refused"
+    assert re.fullmatch("gave up until .*, because one restart has not helped", gave_up)
+    assert found["faults"]["web"]["count"] == 1
+
+
+def test_what_is_frozen_is_let_go_on(pid1: Systemd) -> None:
+    found = file(UNITS, digest="2")
+    found["apps"]["web"] |= {"frozen": True, "check": None}
+    found["apps"]["ui"] |= {"stopped": True, "main_stopped": True, "check": None}
+    pid1.node.write(paths.PROBE, pack(found))
+    assert [words.split()[0] for words in tick(pid1)] == ["thaw", "kill"]
+
+
+def test_one_that_cannot_be_let_go_on_keeps_no_other_from_its_restart(
+    pid1: Systemd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An app fails alone."""
+    found = file(UNITS, digest="2")
+    found["apps"]["ui"] |= {"frozen": True, "check": None}
+    pid1.node.write(paths.PROBE, pack(found))
+    pid1.node.write("/etc/archy/apps/web/t.j2", "other")
+    pid1.failing, pid1.refused, pid1.asked = "Unit is busy", "thaw", []
+    reconcile.run(pid1.node.name, dry=False)
+    assert pid1.asked[-1] == WEB
+    assert "thaw ui (its unit was frozen): Unit is busy" in capsys.readouterr().err
+
+
+def test_after_one_failure_passes_are_whole_until_it_answers(pid1: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status that reads well does not mean that there is nothing to come back to."""
+    looks = passes(pid1, monkeypatch)
+    dead(pid1)
+    assert (tick(pid1), tick(pid1), status(pid1.node)["level"]) == ([], [], "ok")
+    assert len(looks) == 2
+    pid1.node.write(paths.PROBE, pack(file(UNITS)))
+    assert (tick(pid1), tick(pid1)) == ([], [])
+    assert len(looks) == 3
+
+
+def test_a_fault_of_podman_starts_its_recovery(pid1: Systemd) -> None:
+    dead(pid1, error="locks in /libpod")
+    assert tick(pid1) == ["start --no-block archy-recover.service"]
+    found = status(pid1.node)
+    assert (found["level"], found["node"]["recovery"]["problems"]) == ("broken", ["locks in /libpod (is being mended)"])
+    pid1.states["archy-recover.service"] = {"active": "activating", "sub": "start"}
+    assert tick(pid1) == []
+
+
 def test_one_pass_at_a_time(pid1: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
     locked: list[str] = []
-    real = disk.lock
+    real = locks.hold
 
     def lock(root: str, path: str, waiting: Callable[[], None]) -> Any:
         locked.append(path)
         return real(root, path, waiting)
 
-    monkeypatch.setattr(disk, "lock", lock)
+    monkeypatch.setattr(locks, "hold", lock)
     tick(pid1)
     assert locked == ["/run/archy/pass.lock"]

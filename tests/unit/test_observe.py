@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""What a pass knows of the one before: all that it left, or nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from probes import HEALTH, container, listed, no, probe
+from support import Node, running, state
+
+from archy import observe, paths, status, systemd
+from archy.observe import PROBE_UNIT, RECOVER_UNIT
+from archy.recovery import Recovery
+from archy.survey import survey
+
+
+def left() -> Any:
+    """The status of a pass over a dead app."""
+    entry = {"web": {"at": 1.0, "count": 2}}
+    previous = {"history": entry, "faults": entry, "liveness": {}}
+    found = probe(listed(), apps={"web": container(no())})
+    node = state(running(health=HEALTH), monotonic=10.0, probe=found, previous=previous)
+    return json.loads(status.pack(status.assess(survey(node, Recovery()))))
+
+
+def read(node: Node, found: Any) -> dict[str, Any]:
+    node.write(paths.STATUS, json.dumps(found))
+    return observe.previous(node.name)
+
+
+def test_what_a_pass_has_left_is_read_as_it_was(node: Node) -> None:
+    found = left()
+    assert read(node, found) == found
+    assert (found["history"]["web"]["count"], found["faults"]["web"]["count"]) == (2, 2)
+    assert found["liveness"]["web"]["id"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["history", "faults", "liveness", "history.web", "faults.web", "liveness.web", "history.web.at", "faults.web.at",
+     "faults.web.count", "liveness.web.failed", "liveness.web.at", "liveness.web.cpu", "node", "node.podman", "apps",
+     "apps.web", "version", "wall", "monotonic"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [None, "x", [1], {"x": "y"}], ids=repr)
+def test_what_is_not_as_we_write_it_is_not_read(node: Node, path: str, value: Any) -> None:
+    """Whoever has changed it: no pass may fail for that."""
+    found = copy.deepcopy(left())
+    *above, last = path.split(".")
+    part = found
+    for key in above:
+        part = part[key]
+    if path == "apps.web" and value == {"x": "y"}:
+        pytest.skip("an app may say anything")
+    part[last] = value
+    assert read(node, found) == {}
+
+
+@pytest.mark.parametrize("missing", ["history", "faults", "liveness", "node", "version"])
+def test_what_an_older_archy_has_left_is_not_read(node: Node, missing: str) -> None:
+    found = left()
+    del found[missing]
+    assert read(node, found) == {}
+
+
+@pytest.mark.parametrize(
+    ("active", "recovering"), [("activating", True), ("inactive", False), ("failed", False), ("deactivating", False)]
+)
+def test_whether_the_recovery_is_at_work(
+    node: Node, monkeypatch: pytest.MonkeyPatch, active: str, recovering: bool
+) -> None:
+    """It is a oneshot: never active."""
+    units = {
+        RECOVER_UNIT: systemd.Unit(RECOVER_UNIT, active=active),
+        PROBE_UNIT: systemd.Unit(PROBE_UNIT, began=0.0),
+    }
+    monkeypatch.setattr(systemd, "units", lambda names: {name: units[name] for name in names if name in units})
+    assert observe.node(node.name, {}).recovering == recovering
