@@ -47,6 +47,11 @@ class Health:
         """Whether the next passes have to look again."""
         return any(self.entry.get(key) for key in ("failed", "odd", "untold")) or self.stopped or self.frozen
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether Podman has said something odd of it for the first time."""
+        return self.entry.get("odd") == 1
+
 
 def judge(node: NodeState) -> dict[str, Health]:
     """How every app is that has a container; the others are not in it."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EX_FAILED = 1
 UNIT = "archy-reconcile.service"
 _LOCK = "/run/archy/pass.lock"
+_SOON = 3.0  # seconds
 
 
 def main(argv: list[str]) -> int:
@@ -31,11 +32,24 @@ def run(root: str, dry: bool) -> int:
         return _pass(root, dry)[0]
     with locks.hold(root, _LOCK, lambda: print("waiting for another pass to finish", file=sys.stderr, flush=True)):
         code, again = _pass(root, dry)
-        return code | _pass(root, dry)[0] if again else code
+        if again is None:
+            return code
+        if again:
+            _look_again(again)
+        return code | _pass(root, dry)[0]
 
 
-def _pass(root: str, dry: bool) -> tuple[int, bool]:
-    """One pass: the exit code, and whether what it did asks for another at once."""
+def _look_again(seconds: float) -> None:
+    import time
+
+    from archy import systemd
+
+    time.sleep(seconds)
+    systemd.probe()
+
+
+def _pass(root: str, dry: bool) -> tuple[int, float | None]:
+    """One pass: the exit code, and after how many seconds what it did or saw asks for another; None for not at all."""
     planned: prepare.Planned | None = {} if dry else None
     try:
         failures = files(root, planned)
@@ -47,7 +61,7 @@ def _pass(root: str, dry: bool) -> tuple[int, bool]:
     drift = units.drift(root)
     begun = pending.left(root)
     if not (dry or failures or drift or begun) and quiet.holds(root):
-        return 0, False
+        return 0, None
     from archy import observe, overlap, recovery, status, steps
     from archy.survey import survey
 
@@ -78,7 +92,9 @@ def _pass(root: str, dry: bool) -> tuple[int, bool]:
         except OSError as error:
             print(f"{paths.STATUS}: {error}", file=sys.stderr)
             code = EX_FAILED
-    return code, bool(over) and not dry
+    if dry or not (over or all_.is_doubtful):
+        return code, None
+    return code, _SOON if all_.is_doubtful else 0
 
 
 def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:

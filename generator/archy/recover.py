@@ -81,7 +81,7 @@ class Climber:
         return next((fault for fault in faults if recovery.is_due(self.recovery, fault, now)), None)
 
     def _look(self) -> NodeState:
-        subprocess.run(["systemctl", "start", "archy-probe.service"], capture_output=True, check=False)
+        systemd.probe()
         return observe.node(self.root, {})
 
     def _mend(self, fault: Fault) -> bool:

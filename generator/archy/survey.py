@@ -32,6 +32,11 @@ class Survey:
         return [*mend, *self.decision.steps]
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether a second look, soon, would tell whether Podman has forgotten an app."""
+        return not self.node.recovering and any(found.is_doubtful for found in self.health.values())
+
+    @property
     def is_pending(self) -> bool:
         """Whether another pass has to look again, though all may read well."""
         return any(app.changed for app in self.node.apps) or any(health.is_pending for health in self.health.values())

@@ -94,6 +94,11 @@ def ctl(*arguments: str) -> None:
     subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
 
 
+def probe() -> None:
+    """Have archy-probe look again, and wait for that; its result tells how that went."""
+    subprocess.run(["systemctl", "start", "archy-probe.service"], capture_output=True, check=False)
+
+
 def job(verb: str, name: str) -> subprocess.Popen[str]:
     """Begin to start or stop a unit. The process ends with the job: 0 once the unit is ready, or stopped."""
     return subprocess.Popen(

@@ -398,6 +398,24 @@ def test_after_one_failure_passes_are_whole_until_it_answers(pid1: Systemd, monk
     assert len(looks) == 3
 
 
+def test_what_podman_has_forgotten_is_restarted_after_a_second_look(
+    pid1: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the next tick: the app may not be reachable."""
+    waited: list[float] = []
+
+    def probe() -> None:
+        found = file(UNITS, digest=f"{len(waited)}")
+        found["podman"]["containers"] = found["podman"]["containers"][1:]
+        pid1.node.write(paths.PROBE, pack(found))
+
+    monkeypatch.setattr(systemd, "probe", probe)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    probe()
+    assert tick(pid1) == [WEB]
+    assert waited == [3.0]
+
+
 def test_a_fault_of_podman_starts_its_recovery(pid1: Systemd) -> None:
     dead(pid1, error="locks in /libpod")
     assert tick(pid1) == ["start --no-block archy-recover.service"]
