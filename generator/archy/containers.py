@@ -20,7 +20,7 @@ class Container:
     says whether one of those two is among them; `frozen` is the whole unit. `cpu` is the unit's time, in seconds.
     """
 
-    __slots__ = ("app", "conmon", "cpu", "frozen", "id", "main_stopped", "pid", "stopped", "userns")
+    __slots__ = ("app", "conmon", "cpu", "forwarded", "frozen", "id", "main_stopped", "pid", "stopped", "userns")
 
     def __init__(self, app: str, identity: str, conmon: int, pid: int) -> None:
         self.app = app
@@ -32,6 +32,7 @@ class Container:
         self.main_stopped = False
         self.frozen = False
         self.cpu = 0.0
+        self.forwarded = False
 
 
 def running(root: str) -> list[Container]:
@@ -51,7 +52,7 @@ def _container(root: str, app: str) -> Container | None:
     base = f"{paths.under(root, paths.SLICE_CGROUP)}/{paths.unit(app)}"
     states: dict[int, str] = {}
     parents: dict[int, int] = {}
-    conmon = 0
+    conmon, forwarded = 0, False
     for pid in map(int, (installed.read(f"{base}/cgroup.procs") or b"").split()):
         stat = installed.read(paths.under(root, f"/proc/{pid}/stat"))
         if stat is None:
@@ -63,10 +64,12 @@ def _container(root: str, app: str) -> Container | None:
         # PID 1 adopts conmon, and nothing that a container could name like it: orphans there have another PID 1.
         if name.endswith(b"(conmon") and parents[pid] == 1:
             conmon = pid
+        forwarded = forwarded or b"(rootlessport" in name or b"(pasta" in name
     children = [pid for pid, parent in parents.items() if parent == conmon]
     if not conmon or not children:
         return None
     found = Container(app, _identity(root, conmon), conmon, min(children))
+    found.forwarded = forwarded
     found.userns = os.stat(paths.under(root, f"/proc/{conmon}/ns/user")).st_ino
     found.stopped = sorted(pid for pid, state in states.items() if state == "T")
     found.main_stopped = bool({conmon, found.pid} & set(found.stopped))

@@ -12,6 +12,8 @@ from archy import paths
 from archy.checks import SILENT
 from archy.liveness import LOADED
 from archy.observe import NodeState
+from archy.probed import Listed
+from archy.systemd import Unit
 
 PODMAN, NETWORK, STORAGE, LEFTOVERS = "podman", "network", "storage", "leftovers"
 _SETTLE = 5.0  # seconds after its start in which an app's name may not be known yet
@@ -37,6 +39,19 @@ def faults(node: NodeState) -> list[Fault]:
     if node.probe.error or node.probe.containers is None:
         return []
     return [*_network(node), *_storage(node), *_leftovers(node)]
+
+
+def could_see(node: NodeState, fault: Fault) -> bool:
+    """Whether a fault would be among those of this node, if it were there still."""
+    if node.probe.error or (node.probe.containers is None and not node.probe.podman_error):
+        return False
+    if fault.kind == PODMAN:
+        return True
+    units = {app.id: app.unit for app in node.apps}
+    there = [units[app] for app in fault.apps if app in units and units[app].active not in ("inactive", "failed")]
+    return not node.probe.podman_error and all(
+        unit.sub == "running" and node.probe.at > unit.changed + _SETTLE for unit in there
+    )
 
 
 def _network(node: NodeState) -> list[Fault]:
@@ -78,9 +93,7 @@ def _leftovers(node: NodeState) -> list[Fault]:
     containers = [
         entry
         for entry in node.probe.containers or ()
-        if entry.unit.startswith("archy-")
-        and entry.id not in living
-        and (entry.unit not in units or _is_settled(units[entry.unit].sub, units[entry.unit].changed, node))
+        if entry.unit in units and entry.id not in living and _is_left(entry, units[entry.unit], node)
     ]
     known = {*living, *(entry.id for entry in node.probe.containers or ())}
     timers = [timer for timer in node.probe.timers if timer.partition("-")[0] not in known]
@@ -91,6 +104,7 @@ def _leftovers(node: NodeState) -> list[Fault]:
     return [Fault(LEFTOVERS, "; ".join(said), (), tuple(entry.id for entry in containers), tuple(timers))]
 
 
-def _is_settled(sub: str, changed: float, node: NodeState) -> bool:
-    """Whether nobody is about to make, or to remove, the unit's container."""
-    return sub in ("dead", "failed", "running") and node.probe.podman_at > changed + _SETTLE
+def _is_left(entry: Listed, unit: Unit, node: NodeState) -> bool:
+    """Whether nobody is about to make, or to remove, the unit's container; one that runs may be a unit's elsewhere."""
+    settled = unit.sub in ("dead", "failed", "running") and node.probe.podman_at > unit.changed + _SETTLE
+    return settled and unit.generated and (entry.state != "running" or unit.sub != "running")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         version: str
         container: str
         network: str
+        ports: bool
         aliases: list[str]
         needs: list[str]
         restart_after: list[str]
@@ -54,6 +55,7 @@ def summary(app: "App") -> "Summary":
         "version": app.version,
         "container": app.container_name,
         "network": app.network,
+        "ports": bool(app.ports),
         "aliases": list(app.aliases),
         "needs": app.need_ids,
         "restart_after": [need.app_id for need in app.needs if need.restart],

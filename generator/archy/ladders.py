@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How each fault of Podman is mended: ladders of rungs, from the least force to the most. Data, and pure functions.
 
-A rung says what it does, when it applies (a pattern in what was seen), and its steps; what it has stopped is started
-again. Whether it has helped is seen by the same probe that found the fault. What still serves is never stopped because
+A rung says what it does, when it applies (a pattern in what was seen), and its steps; what it holds is started again.
+Whether it has helped is seen by the same probe that found the fault. What still serves is never stopped because
 Podman does not answer: it could not be started. `podman system migrate` is on no ladder: it stops every container.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from archy import podman
 from archy.diagnose import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault
-from archy.steps import AsUser, Step, Stop
+from archy.steps import AsUser, Hold, Step
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ def _names_afresh(scene: Scene) -> list[Step]:
 
 def _network_afresh(scene: Scene) -> list[Step]:
     return [
-        Stop(scene.running),
-        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "aardvark-dns|pasta")),
-        AsUser(("podman", "unshare", "rm", "-rf", "--", _network_directory(scene))),
+        Hold(scene.running),
+        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "^(aardvark-dns|pasta.*)$")),
+        AsUser(("podman", "unshare", "sh", "-c", _UNMOUNT, "sh", _network_directory(scene))),
     ]
 
 
 def _repair(scene: Scene) -> list[Step]:
-    return [Stop(scene.fault.apps), _podman("system", "check", "--quick", "--repair", timeout=1800)]
+    return [Hold(scene.fault.apps), _podman("system", "check", "--quick", "--repair", timeout=1800)]
 
 
 def _sweep(scene: Scene) -> list[Step]:
@@ -121,6 +121,7 @@ def _sweep(scene: Scene) -> list[Step]:
     return steps
 
 
+_UNMOUNT = 'umount -l "$1/rootless-netns/rootless-netns"; rm -rf -- "$1"'
 _INSIDE = re.compile(rf"(?P<directory>{re.escape(podman.STORAGE)}(/\w[\w-]*)+)/(?P<name>\w[\w.-]*)")
 _SPACE = "^(?!.*(no space left|is full|quota exceeded))"
 _LOADING = re.compile(r'loading "(?P<path>[^"]+)"')
@@ -146,7 +147,7 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
         Rung("let the name server forget what it knows", _names_afresh, "resolves|name server|no answer|no network"),
         Rung(
             "restart the apps that it concerns",
-            lambda scene: [Stop(scene.fault.apps)],
+            lambda scene: [Hold(scene.fault.apps)],
             "^(?!all apps|pasta)",
             settle=60,
         ),

@@ -86,7 +86,7 @@ def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], no
     if failed >= retries and app.unit.sub == "running":
         fault = f"does not answer, {retries} times in a row: {said}"
     elif odd >= _SURE and node.probe.containers is not None:
-        fault = _oddity(probed, node)
+        fault = _oddity(app, probed, node)
     elif untold >= _UNTOLD:
         fault = "answers, and systemd was never told that it is ready"
     state = HEALTHY if app.unit.sub == "running" and check else NONE
@@ -123,24 +123,27 @@ def _failed(app: AppState, probed: Probed, check: Answer | None, last: Mapping[s
 
 
 def _odd(app: AppState, probed: Probed, last: Mapping[str, float], node: NodeState) -> Entry:
-    """How often in a row Podman did not know its container, or as something else than running."""
+    """How often in a row Podman did not know its container, or it lacked what belongs to it."""
     odd, at = last.get("odd", 0.0), last.get("odd_at", 0.0)
     began = app.unit.changed if app.unit.sub == "running" else app.unit.began + _BEGIN - _SETTLE
-    if node.probe.containers is None or node.probe.podman_at <= max(at, began + _SETTLE):
+    if node.probe.containers is None or node.probe.at <= at or node.probe.podman_at <= began + _SETTLE:
         return {"odd": odd, "odd_at": at}
-    return {"odd": odd + 1 if _oddity(probed, node) else 0, "odd_at": node.probe.podman_at}
+    return {"odd": odd + 1 if _oddity(app, probed, node) else 0, "odd_at": node.probe.at}
 
 
-def _oddity(probed: Probed, node: NodeState) -> str:
+def _oddity(app: AppState, probed: Probed, node: NodeState) -> str:
     listed = {entry.id: entry.state for entry in node.probe.containers or ()}
     if probed.id not in listed:
         return "Podman does not know its container"
-    return "" if listed[probed.id] == "running" else f"Podman calls its container {listed[probed.id]}"
+    if listed[probed.id] != "running":
+        return f"Podman calls its container {listed[probed.id]}"
+    needs = app.summary and (app.summary["ports"] or app.summary["network"] == "pasta")
+    return "nobody passes on what comes to its ports" if needs and not probed.forwarded else ""
 
 
 def _untold(app: AppState, check: Answer | None, last: Mapping[str, float], node: NodeState) -> Entry:
     """How often in a row it answered though its unit waits for that."""
-    untold, at = last.get("untold", 0.0), last.get("untold_at", 0.0)
-    if app.unit.sub != "start" or check is None or not check.ok or node.monotonic - app.unit.began < _BEGIN:
+    untold, at, busy = last.get("untold", 0.0), last.get("untold_at", 0.0), node.probe.load > LOADED
+    if app.unit.sub != "start" or check is None or not check.ok or node.monotonic - app.unit.began < _BEGIN or busy:
         return {"untold": 0.0, "untold_at": at}
     return {"untold": untold + 1, "untold_at": check.at} if check.at > at else {"untold": untold, "untold_at": at}

@@ -15,14 +15,16 @@ _MOST = 65536
 
 
 class Name(Check):
-    """Whether a name resolves to the address of the container that asks, and to no other.
+    """Whether a name resolves to the address of the container that asks.
 
-    Where a container was lost without its network's knowing, its address stays behind, and nobody is there.
+    `others` are more addresses. An alias may be somebody else's, too; but where a container was lost without its
+    network's knowing, its address stays behind, and nobody is there (see podman.dead_addresses).
     """
 
     def __init__(self, server: str, name: str, timeout: float) -> None:
         super().__init__(timeout)
         self.name = name
+        self.others: set[str] = set()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         question = struct.pack(">HHHHHH", _TRANSACTION, 0x100, 1, 0, 0, 0)  # recursion desired, one question
         question += b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
@@ -42,7 +44,8 @@ class Name(Check):
         except OSError as error:
             self.failed(REFUSED, f"no name server: {error.strerror}")
             return
-        if found == {self.own}:
+        self.others = found - {self.own}
+        if self.own in found:
             self.passed()
         else:
             shown = ", ".join(sorted(found)) or "nothing"

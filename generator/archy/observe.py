@@ -17,6 +17,7 @@ from archy.probed import Probe
 if TYPE_CHECKING:
     from archy.facts import Summary
 
+_OLD = 600.0  # seconds
 _MAX_ANSWER = 64 * 1024 * 1024
 PROBE_UNIT, RECOVER_UNIT, TIMER = "archy-probe.service", "archy-recover.service", "archy-reconcile.timer"
 
@@ -181,4 +182,10 @@ def _disk(root: str) -> tuple[int, int]:
 
 def _probe(root: str, unit: systemd.Unit | None) -> Probe:
     """What the last probe found; nothing, if there was none yet or it is at work."""
-    return Probe() if unit is None or not unit.began or unit.active == "activating" else probed.load(root)
+    if unit is None or not unit.began or unit.active == "activating":
+        return Probe()
+    found = probed.load(root)
+    if unit.result != "success":
+        return Probe(error=probed.error(root))
+    old = time.monotonic() - found.at
+    return Probe(error=f"nobody was asked for {old / 60:.0f} min") if old > _OLD and not found.error else found

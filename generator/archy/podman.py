@@ -128,6 +128,22 @@ def pasta(runtime: str) -> bool | None:
         return False
 
 
+def dead_addresses(runtime: str, known: "set[str]") -> set[str]:
+    """Addresses that name servers give out for containers that Podman does not know (aardvark-dns(1), its files)."""
+    result: set[str] = set()
+    base = f"{runtime}/containers/networks/aardvark-dns"
+    try:
+        names = os.listdir(base)
+    except OSError:
+        return result
+    for name in names:
+        for line in (installed.read(f"{base}/{name}", _MOST) or b"").decode(errors="replace").splitlines():
+            fields = line.split()
+            if len(fields) > 2 and len(fields[0]) == 64 and fields[0] not in known:
+                result.update(fields[1].split(","))
+    return result
+
+
 def stale_timers(runtime: str, running: "Iterable[Container]") -> list[str]:
     """Health timers in the user's manager whose container does not run: Podman has forgotten them."""
     living = {container.id for container in running}

@@ -42,12 +42,15 @@ def main(argv: list[str]) -> int:
     running = containers.running("/")
     question = podman.Question(runtime, running, before.get("podman"))
     apps = _apps("/", runtime, running, before.get("apps") or {})
+    answer = question.answer()
+    if not answer["error"]:
+        _see_the_dead(apps, podman.dead_addresses(runtime, {entry[0] for entry in answer["containers"]}))
     found = {
         "by": __version__,
         "at": time.monotonic(),
         "load": os.getloadavg()[0] / (os.cpu_count() or 1),
         "apps": apps,
-        "podman": question.answer(),
+        "podman": answer,
         "pasta": podman.pasta(runtime),
         "timers": podman.stale_timers(runtime, running),
     }
@@ -67,6 +70,7 @@ def _digest(found: "dict[str, Any]") -> str:
             app["id"],
             app["stopped"],
             app["frozen"],
+            app["forwarded"],
             *(app[what] and app[what]["ok"] for what in ("check", "names")),
         ]
         for name, app in sorted(found["apps"].items())
@@ -123,6 +127,7 @@ def _group(
             "main_stopped": container.main_stopped,
             "frozen": container.frozen,
             "cpu": container.cpu,
+            "forwarded": container.forwarded,
             "check": last.get("check") if last.get("id") == container.id else None,
             "names": None,
         }
@@ -153,7 +158,18 @@ def _group(
     for app, each in asked.items():
         for what, check in each.items():
             result[app][what] = {**checks.result(check), "at": time.monotonic()}
+            if isinstance(check, names.Name):
+                result[app][what]["others"] = sorted(check.others)
     return result
+
+
+def _see_the_dead(apps: "dict[str, Any]", dead: "set[str]") -> None:
+    """A name that leads to a container that is gone, besides its own, is wrong."""
+    for app in apps.values():
+        found = app["names"]
+        if found and found["ok"] and dead.intersection(found["others"]):
+            said = f"its name resolves to {', '.join(found['others'])}, too, where nobody is"
+            app["names"] = {**found, "ok": False, "kind": checks.WRONG, "said": said}
 
 
 def _is_due(app: "dict[str, Any]", health: "Mapping[str, Any]") -> bool:

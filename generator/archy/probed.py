@@ -38,6 +38,7 @@ class Probed:
     main_stopped: bool = False
     frozen: bool = False
     cpu: float = 0
+    forwarded: bool = True
     check: Answer | None = None
     names: Answer | None = None
 
@@ -77,8 +78,13 @@ def load(root: str) -> Probe:
     try:
         return _probe(json.loads(content or b""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
-        said = (installed.read(paths.under(root, paths.PROBE_ERROR)) or b"").decode(errors="replace").strip()
-        return Probe(error=(_text(said.splitlines()[-1]) if said else "") or "no answer")
+        return Probe(error=error(root))
+
+
+def error(root: str) -> str:
+    """Why the last probe found nothing."""
+    said = (installed.read(paths.under(root, paths.PROBE_ERROR)) or b"").decode(errors="replace").strip()
+    return (_text(said.splitlines()[-1]) if said else "") or "no answer"
 
 
 def _probe(found: Any) -> Probe:
@@ -108,6 +114,7 @@ def _probed(app: Any) -> Probed:
         bool(app["main_stopped"]),
         bool(app["frozen"]),
         _number(app["cpu"]),
+        bool(app["forwarded"]),
         _answer(app["check"]),
         _answer(app["names"]),
     )

@@ -100,7 +100,7 @@ def holds(root: str) -> bool:
         status["node"]["disk"]["free"] = found.f_frsize * found.f_bavail
         content = json.dumps(status, indent=1, ensure_ascii=False).encode()
         disk.replace_file(root, paths.STATUS, content, os.geteuid(), os.getegid(), 0o644)
-    except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, subprocess.SubprocessError):
         return False
     return True
 

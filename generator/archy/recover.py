@@ -2,15 +2,14 @@
 """archy-recover: mends what is wrong with Podman, with the least force that works, as root.
 
 Started by a pass that has seen a fault. It looks again itself, climbs the fault's ladder, and looks after each rung
-whether that has helped; its story is in the journal. Cut short at any moment, the next one goes on: the apps that it
-has stopped are written down before.
+whether that has helped; its story is in the journal. Cut short at any moment, the next one begins anew, and the apps
+that it holds are started (see archy-hold.service).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from archy.ladders import Rung, Scene
 from archy.observe import NodeState
 from archy.recovery import Episode, Recovery
 
-EX_STOPPED = 143
 _LOCK = "/run/archy/recover.lock"
 _AGAIN = 3.0  # seconds until the second look: what is gone by then was none of ours
 _BETWEEN = 1.0
@@ -32,16 +30,10 @@ _DAMAGED = re.compile("^Damaged container ([0-9a-f]{64})", re.MULTILINE)
 
 
 def main(argv: list[str]) -> int:
-    """The entry point. Exit codes: 0 nothing is left to mend, 1 something is, and all was tried; 143 stopped."""
+    """The entry point. Exit codes: 0 nothing is left to mend, 1 something is, and all was tried."""
     os.umask(0o022)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_STOPPED))
     with locks.hold("/", _LOCK, lambda: _say("waiting for another recovery to finish")):
-        climber = Climber("/")
-        try:
-            return climber.run()
-        except SystemExit:
-            climber.interrupted()
-            raise
+        return Climber("/").run()
 
 
 def _say(text: str) -> None:
@@ -57,7 +49,6 @@ class Climber:
 
     def run(self) -> int:
         """Mend what can be mended. Returns the exit code."""
-        self._release()
         self._look()
         time.sleep(_AGAIN)
         gave_up = False
@@ -70,11 +61,6 @@ class Climber:
         # The apps that Podman has forgotten meanwhile, and the status, are for a pass.
         subprocess.run(["systemctl", "start", "--no-block", "archy-reconcile.service"], check=False)
         return 1 if gave_up else 0
-
-    def interrupted(self) -> None:
-        """Somebody stops this. If all of archy is being stopped, what the recovery holds stays stopped, too."""
-        if systemd.units([observe.TIMER]).get(observe.TIMER, systemd.Unit("")).active != "active":
-            self._hold(())
 
     def _due(self) -> Fault | None:
         faults, now = diagnose.faults(self._look()), time.monotonic()
@@ -145,43 +131,36 @@ class Climber:
         return replace(fault, said=f"{fault.said}: {errors[-1][:300]}", apps=tuple(sorted({*fault.apps, *damaged})))
 
     def _settle(self, fault: Fault, rung: Rung) -> Fault | None:
-        """Wait until the fault is gone, as long as the rung may take for it; the fault if it stays."""
-        end = time.monotonic() + rung.settle
+        """Wait until the fault is gone, as long as the rung may take for it; the fault if it stays.
+
+        Gone it is only for a look that could have seen it.
+        """
+        began = time.monotonic()
         while True:
-            left = next((found for found in diagnose.faults(self._look()) if found.kind == fault.kind), None)
-            if left is None or time.monotonic() > end:
-                return left
+            node = self._look()
+            faults = diagnose.faults(node)
+            left = next((found for found in faults if found.kind == fault.kind), None)
+            if left is None and node.probe.at > began and diagnose.could_see(node, fault):
+                return None
+            if time.monotonic() > began + rung.settle:
+                return left or fault
             time.sleep(_BETWEEN)
 
     def _execute(self, plan: list[steps.Step]) -> None:
-        held = tuple(app for step in plan if isinstance(step, steps.Stop) for app in step.app_ids)
-        if held:
-            self._hold(held)
-        for step in plan:
-            self._try(step)
-        self._release()
+        try:
+            for step in plan:
+                self._try(step)
+        finally:
+            if any(isinstance(step, steps.Hold) for step in plan):
+                systemd.release()
 
-    def _try(self, step: steps.Step) -> bool:
+    def _try(self, step: steps.Step) -> None:
         _say(f"  {step}")
         try:
             steps.execute(self.root, [step])
         except (OSError, subprocess.SubprocessError) as error:
             _say(f"  {step}: {getattr(error, 'stderr', None) or error}")
-            return False
-        return True
-
-    def _release(self) -> None:
-        """Start what was held, whatever became of the rest."""
-        if self.recovery.held:
-            wanted = set(installed.ids(self.root)[0]) - installed.stopped(self.root)
-            apps = tuple(app for app in self.recovery.held if app in wanted)
-            if not apps or self._try(steps.Start(apps)):
-                self._hold(())
-
-    def _hold(self, app_ids: tuple[str, ...]) -> None:
-        self.recovery = Recovery(self.recovery.episodes, app_ids)
-        recovery.store(self.root, self.recovery)
 
     def _store(self, kind: str, episode: Episode) -> None:
-        self.recovery = Recovery({**self.recovery.episodes, kind: episode}, self.recovery.held)
+        self.recovery = Recovery({**self.recovery.episodes, kind: episode})
         recovery.store(self.root, self.recovery)

@@ -38,10 +38,9 @@ class Episode:
 
 @dataclass(frozen=True)
 class Recovery:
-    """All of it. `held` are apps that the recovery has stopped and not started yet."""
+    """All of it, by the kinds of faults."""
 
     episodes: dict[str, Episode] = field(default_factory=dict)
-    held: tuple[str, ...] = ()
 
 
 def load(root: str) -> Recovery:
@@ -51,7 +50,7 @@ def load(root: str) -> Recovery:
         episodes = {
             kind: Episode(**{**entry, "tried": tuple(entry["tried"])}) for kind, entry in found["episodes"].items()
         }
-        return Recovery(episodes, tuple(found["held"]))
+        return Recovery(episodes)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Recovery()
 
@@ -65,9 +64,9 @@ def store(root: str, recovery: Recovery) -> None:
 def steps(recovery: Recovery, faults: Sequence[Fault], recovering: bool, now: float) -> list[Step]:
     """Have it begin, where there is something to mend and it may be tried."""
     due = [fault for fault in faults if is_due(recovery, fault, now)]
-    if recovering or not (due or recovery.held):
+    if recovering or not due:
         return []
-    return [Recover("; ".join(f"{fault.kind}: {fault.said}" for fault in due) or "was interrupted")]
+    return [Recover("; ".join(f"{fault.kind}: {fault.said}" for fault in due))]
 
 
 def is_due(recovery: Recovery, fault: Fault, now: float) -> bool:

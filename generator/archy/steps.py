@@ -138,8 +138,8 @@ class Recover:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Stop apps, each with its grace, and wait for that."""
+class Hold:
+    """Stop apps that run, each with its grace, and hold their starts (archy-hold.service); over when all are down."""
 
     app_ids: tuple[str, ...]
 
@@ -172,7 +172,7 @@ class AsUser:
 
 
 Changes = Directory | File | Ownership | Accept | Remove
-Step = Changes | Reload | Restart | ForgetFailures | Continue | Thaw | Recover | Stop | Start | AsUser
+Step = Changes | Reload | Restart | ForgetFailures | Continue | Thaw | Recover | Hold | Start | AsUser
 
 
 def execute(root: str, steps: Iterable[Step]) -> None:
@@ -203,10 +203,10 @@ def execute(root: str, steps: Iterable[Step]) -> None:
                 systemd.ctl("thaw", "--", "archipelago.slice", "archipelago-apps.slice", paths.unit(app_id))
             case Recover(_):
                 systemd.ctl("start", "--no-block", "archy-recover.service")
-            case Stop(app_ids):
-                systemd.ctl("stop", "--", *map(paths.unit, app_ids))
+            case Hold(app_ids):
+                systemd.hold([paths.unit(app_id) for app_id in app_ids])
             case Start(app_ids):
-                systemd.ctl("start", "--no-block", "--", *map(paths.unit, app_ids))
+                systemd.ctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
             case AsUser(command, timeout):
                 run_as_user(root, command, timeout)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ _PROPERTIES = (
     "StateChangeTimestampMonotonic",
     "InactiveExitTimestampMonotonic",
 )
+HOLD = "archy-hold.service"
+_POLL = 0.2  # seconds
 _GENERATED = paths.GENERATED + "/"
 
 
@@ -92,6 +95,28 @@ def unit(app_id: str) -> Unit | None:
 def ctl(*arguments: str) -> None:
     """Run systemctl; raises subprocess.CalledProcessError with what it says."""
     subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
+
+
+def hold(names: Sequence[str]) -> None:
+    """Restart units, and hold their starts until `release`; wait until all are down, each within its own time.
+
+    One that is being stopped stays stopped: the restart of that one is refused.
+    """
+    before = {unit.name: unit.invocation for unit in units(names).values()}
+    ctl("start", "--no-block", HOLD)
+    for name in names:
+        command = ["systemctl", "try-restart", "--no-block", "--job-mode=fail", "--", name]
+        subprocess.run(command, capture_output=True, check=False)
+    while any(
+        unit.active not in ("inactive", "failed") and unit.invocation == before.get(unit.name)
+        for unit in units(names).values()
+    ):
+        time.sleep(_POLL)
+
+
+def release() -> None:
+    """Let the starts go on that `hold` has held."""
+    subprocess.run(["systemctl", "stop", "--", HOLD], capture_output=True, check=False)
 
 
 def probe() -> None:

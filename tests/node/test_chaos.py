@@ -115,12 +115,12 @@ def small() -> Iterator[Node]:
     """
     with world("chaos-full") as node:
         uid = node.out("id -u archipelago")
-        node.out(f"""
+        node.out(f"""set -e
             systemctl stop 'archy-*'; systemctl stop user@{uid}
             size=$(( $(du -sm {HOME} | cut -f1) + 300 ))
             mount -t tmpfs -o size=${{size}}m,mode=755 small /mnt
             cp -a {HOME}/. /mnt; chown --reference={HOME} /mnt; chmod --reference={HOME} /mnt
-            mount --move /mnt {HOME}
+            mount --bind /mnt {HOME}; [ $(stat -f -c %T {HOME}) = tmpfs ]
             systemctl start user@{uid}; systemctl start 'archy-*'
         """)
         node.wait("all is well", lambda: look(node) == [], 120)

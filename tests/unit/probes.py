@@ -48,6 +48,7 @@ def file(containers: tuple[str, ...] = (), **fields: Any) -> dict[str, Any]:
             "main_stopped": False,
             "frozen": False,
             "cpu": 1.0,
+            "forwarded": True,
             "check": {"ok": True, "kind": "", "said": "", "at": now},
             "names": None,
         }

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +16,9 @@ from probes import ID, OTHER
 from archy import podman
 from archy.diagnose import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault
 from archy.ladders import ADVICE, LADDERS, Rung, Scene, applies
-from archy.steps import AsUser, Start, Step, Stop
+from archy.steps import AsUser, Hold, Start, Step
 
+UNMOUNT = 'umount -l "$1/rootless-netns/rootless-netns"; rm -rf -- "$1"'
 RUNTIME, STAMP, STORE = "/run/user/990", "20260102-030405", podman.STORAGE
 KINDS = [PODMAN, NETWORK, STORAGE, LEFTOVERS]
 
@@ -208,17 +212,47 @@ def test_what_is_tried_for_the_network(said: str, wanted: list[str]) -> None:
     assert climbed(NETWORK, f"all apps: {said}", running=("web",)) == [*wanted, *forget, ANEW]
 
 
-def test_only_the_last_resort_stops_apps() -> None:
+def test_only_the_last_resort_holds_apps() -> None:
     here = scene(NETWORK, "web: no name server", apps=("web",), running=("a", "b"))
     for one in LADDERS[NETWORK][:-2]:
-        assert not [step for step in one.steps(here) if isinstance(step, Stop)]
-    assert LADDERS[NETWORK][-2].steps(here) == [Stop(("web",))]
-    stop, *rest = LADDERS[NETWORK][-1].steps(here)
-    assert stop == Stop(("a", "b"))
+        assert not [step for step in one.steps(here) if isinstance(step, Hold)]
+    assert LADDERS[NETWORK][-2].steps(here) == [Hold(("web",))]
+    hold, *rest = LADDERS[NETWORK][-1].steps(here)
+    assert hold == Hold(("a", "b"))
     assert commands(rest) == [
-        "pkill -KILL -u 990 aardvark-dns|pasta",
-        f"podman unshare rm -rf -- {RUNTIME}/containers/networks",
+        "pkill -KILL -u 990 ^(aardvark-dns|pasta.*)$",
+        f"podman unshare sh -c {UNMOUNT} sh {RUNTIME}/containers/networks",
     ]
+
+
+@pytest.mark.programs
+def test_what_is_mounted_there_is_none_of_ours_to_remove(tmp_path: Path) -> None:
+    """It is unmounted first; and the rest goes also if nothing was mounted, as after a crash."""
+    networks = tmp_path / "net works"
+    (networks / "rootless-netns/rootless-netns").mkdir(parents=True)
+    (networks / "aardvark-dns").mkdir()
+    (tmp_path / "other").write_text("")
+    *_, last = run(NETWORK, ANEW, running=("a",))
+    assert isinstance(last, AsUser)
+    assert last.command[:2] == ("podman", "unshare")
+    mounts = tmp_path / "umount"
+    mounts.write_text(f'#!/bin/sh\nls {shlex.quote(str(networks))} >&2\necho "$@"\nexit 32\n')
+    mounts.chmod(0o755)
+    command = [*last.command[2:-1], str(networks)]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"-l {networks}/rootless-netns/rootless-netns\n"
+    assert done.stderr.split() == ["aardvark-dns", "rootless-netns"]
+    assert {path.name for path in tmp_path.iterdir()} == {"umount", "other"}
+
+
+@pytest.mark.parametrize("name", ["aardvark-dns", "pasta", "pasta.avx2"])
+@pytest.mark.parametrize("around", ["{}", "x{}", "my-{}", "{}-x"])
+def test_no_process_is_killed_for_a_name_that_is_alike(name: str, around: str) -> None:
+    """Every app's processes belong to that user, too."""
+    kill = next(step for step in run(NETWORK, ANEW) if isinstance(step, AsUser) and step.command[0] == "pkill")
+    called = around.format(name)
+    assert bool(re.search(kill.command[-1], called)) == (around == "{}"), called
 
 
 def test_nobody_is_stopped_where_it_concerns_nobody() -> None:
@@ -227,7 +261,7 @@ def test_nobody_is_stopped_where_it_concerns_nobody() -> None:
     here = scene(NETWORK, said, running=("a", "b"))
     for one in LADDERS[NETWORK]:
         if applies(one, here):
-            assert Stop(()) not in one.steps(here), one.says
+            assert Hold(()) not in one.steps(here), one.says
     assert climbed(NETWORK, said, running=("a", "b")) == [PASTA, ALL]
 
 
@@ -268,8 +302,8 @@ def test_what_is_tried_for_the_storage(said: str, wanted: list[str], running: tu
 
 def test_what_is_damaged_is_removed_and_those_that_have_to_do_with_it_stand_still() -> None:
     """And no other app."""
-    stop, repair = run(STORAGE, DAMAGE, "x", apps=("a", "b"), running=("c", "d"))
-    assert stop == Stop(("a", "b"))
+    hold, repair = run(STORAGE, DAMAGE, "x", apps=("a", "b"), running=("c", "d"))
+    assert hold == Hold(("a", "b"))
     assert commands([repair]) == ["podman system check --quick --repair"]
     assert isinstance(repair, AsUser)
     assert repair.timeout >= 1800
@@ -335,7 +369,7 @@ def test_every_step_has_an_end() -> None:
     for _, one, steps in everything():
         assert 0 < one.settle <= 120
         for step in steps:
-            assert isinstance(step, Stop) or (isinstance(step, AsUser) and 0 < step.timeout <= 3700)
+            assert isinstance(step, Hold) or (isinstance(step, AsUser) and 0 < step.timeout <= 3700)
             assert not isinstance(step, Start)  # what is held is started again by whoever climbs
 
 

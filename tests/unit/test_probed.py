@@ -47,10 +47,11 @@ def judged(found: Probe) -> status.Status:
 
 def test_all_of_it(node: Node) -> None:
     answer = {"ok": False, "kind": "refused", "said": "port 80: Connection refused", "at": 7.5}
+    held = {"id": A, "stopped": True, "main_stopped": True, "frozen": True, "cpu": 2, "forwarded": False}
     found = {
         "at": 10,
         "load": 0.25,
-        "apps": {"web": app(id=A, stopped=True, main_stopped=True, frozen=True, cpu=2, check=answer, names=None)},
+        "apps": {"web": app(**held, check=answer, names=None)},
         "podman": {
             "at": 9.5,
             "error": "",
@@ -64,7 +65,7 @@ def test_all_of_it(node: Node) -> None:
     assert load(node, found) == Probe(
         10,
         0.25,
-        {"web": Probed(A, True, True, True, 2, Answer(False, "refused", "port 80: Connection refused", 7.5))},
+        {"web": Probed(A, True, True, True, 2, False, Answer(False, "refused", "port 80: Connection refused", 7.5))},
         (Listed(A, "running", "web", "archy-web.service"), Listed(B, "exited", "x", "")),
         9.5,
         "",

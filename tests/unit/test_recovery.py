@@ -37,7 +37,7 @@ def after(fault: Fault, result: str, count: int) -> Recovery:
 
 
 def test_what_is_kept_is_read_again(node: Node) -> None:
-    kept = Recovery({PODMAN: episode(tried=("a", "b"), until=UP + 60.5), NETWORK: episode(GAVE_UP)}, ("web", "db"))
+    kept = Recovery({PODMAN: episode(tried=("a", "b"), until=UP + 60.5), NETWORK: episode(GAVE_UP)})
     node.path("/run/archy").mkdir(parents=True, exist_ok=True)
     recovery.store(node.name, kept)
     assert recovery.load(node.name) == kept
@@ -54,12 +54,11 @@ def test_what_is_kept_is_read_again(node: Node) -> None:
         "null",
         "7",
         "{}",
-        '{"episodes": {}}',
-        '{"episodes": [], "held": []}',
-        '{"episodes": {"podman": 1}, "held": []}',
-        '{"episodes": {"podman": {}}, "held": []}',
-        '{"episodes": {"podman": {"tried": [], "other": 1}}, "held": []}',
-        '{"episodes": {}, "held": null}',
+        '{"episodes": null}',
+        '{"episodes": []}',
+        '{"episodes": {"podman": 1}}',
+        '{"episodes": {"podman": {}}}',
+        '{"episodes": {"podman": {"tried": [], "other": 1}}}',
     ],
 )
 def test_a_damaged_file_is_none(node: Node, content: str | None) -> None:
@@ -86,11 +85,10 @@ def test_it_does_not_begin_twice_nor_without_a_fault() -> None:
     assert recovery.steps(Recovery(), [], False, UP) == []
 
 
-def test_what_was_cut_short_goes_on() -> None:
-    """Somebody has killed it while apps were stopped for it: also if the fault is gone."""
-    assert recovery.steps(Recovery(held=("web",)), [], False, UP) == [Recover("was interrupted")]
-    assert recovery.steps(Recovery(held=("web",)), [], True, UP) == []
+def test_what_was_cut_short_begins_anew() -> None:
+    """Somebody has killed it. If the fault is gone, nothing is left to do."""
     begun = recovery.begun(None, LOCKS, UP - 5)
+    assert recovery.steps(Recovery({PODMAN: begun}), [], False, UP) == []
     assert recovery.steps(Recovery({PODMAN: begun}), [LOCKS], False, UP) == [Recover("podman: locks in /libpod")]
 
 

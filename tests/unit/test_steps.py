@@ -13,7 +13,7 @@ import pytest
 from support import Node
 
 from archy import steps, systemd
-from archy.steps import AsUser, Continue, Recover, Start, Step, Stop, Thaw
+from archy.steps import AsUser, Continue, Hold, Recover, Start, Step, Thaw
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,7 @@ from archy.steps import AsUser, Continue, Recover, Start, Step, Stop, Thaw
         (Continue("web"), "kill --kill-whom=all --signal=SIGCONT -- archy-web.service", "continue web (a signal had stopped it)"),
         (Thaw("web"), "thaw -- archipelago.slice archipelago-apps.slice archy-web.service", "thaw web (its unit was frozen)"),
         (Recover("podman: x"), "start --no-block archy-recover.service", "systemctl start archy-recover.service (podman: x)"),
-        (Stop(("web", "db")), "stop -- archy-web.service archy-db.service", "stop web, db"),
-        (Start(("web", "db")), "start --no-block -- archy-web.service archy-db.service", "start web, db"),
+        (Start(("web", "db")), "start --no-block --job-mode=fail -- archy-web.service archy-db.service", "start web, db"),
     ],
 )  # fmt: skip
 def test_what_systemd_is_asked(node: Node, monkeypatch: pytest.MonkeyPatch, step: Step, words: str, text: str) -> None:
