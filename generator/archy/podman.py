@@ -68,12 +68,16 @@ class Question:
             error = " ".join((after or before).split())[:1000] or f"podman ps ended with status {code}"
             return {"at": self.began, "error": error, "containers": [], "seen": None}
         listed = [line.split("\t") for line in _content(self.out).splitlines()]
-        return {
-            "at": self.began,
-            "error": "",
-            "containers": [line for line in listed if len(line) == 4],
-            "seen": self.seen,
-        }
+        containers = [_stored(line) for line in listed if len(line) == 4]
+        return {"at": self.began, "error": "", "containers": containers, "seen": self.seen}
+
+
+def _stored(entry: list[str]) -> list[str]:
+    """The entry of a container, in another state if its storage has forgotten it: nobody could enter or remove it."""
+    base = f"{STORAGE}/overlay-containers"
+    stores = [installed.read(f"{base}/{name}.json", _MOST) for name in ("containers", "volatile-containers")]
+    lost = any(stores) and not any(entry[0].encode() in store for store in stores if store)
+    return [entry[0], "unknown to its storage", *entry[2:]] if lost and entry[1] == "running" else entry
 
 
 def _list(out: int, errors: int) -> "Popen[bytes]":

@@ -107,11 +107,13 @@ def hold(names: Sequence[str]) -> None:
     for name in names:
         command = ["systemctl", "try-restart", "--no-block", "--job-mode=fail", "--", name]
         subprocess.run(command, capture_output=True, check=False)
-    while any(
-        unit.active not in ("inactive", "failed") and unit.invocation == before.get(unit.name)
-        for unit in units(names).values()
-    ):
+    while any(_is_up(unit) and unit.invocation == before.get(unit.name) for unit in units(names).values()):
         time.sleep(_POLL)
+
+
+def _is_up(unit: Unit) -> bool:
+    """Whether it has processes, or may have; between two attempts to start it has none."""
+    return unit.active not in ("inactive", "failed") and not unit.sub.startswith("auto-restart")
 
 
 def release() -> None:
