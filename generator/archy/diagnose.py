@@ -49,6 +49,8 @@ def could_see(node: NodeState, fault: Fault) -> bool:
         return True
     units = {app.id: app.unit for app in node.apps}
     there = [units[app] for app in fault.apps if app in units and units[app].active not in ("inactive", "failed")]
+    if fault.kind == NETWORK and node.probe.load > LOADED:  # silence says nothing
+        return False
     return not node.probe.podman_error and all(
         unit.sub == "running" and node.probe.at > unit.changed + _SETTLE for unit in there
     )

@@ -102,7 +102,7 @@ def _names_afresh(scene: Scene) -> list[Step]:
 def _network_afresh(scene: Scene) -> list[Step]:
     return [
         Hold(scene.running),
-        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "^(aardvark-dns|pasta.*)$")),
+        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "^(aardvark-dns|pasta(\\.avx2)?)$")),
         AsUser(("podman", "unshare", "sh", "-c", _UNMOUNT, "sh", _network_directory(scene))),
     ]
 

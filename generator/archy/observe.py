@@ -123,8 +123,9 @@ def previous(root: str) -> dict[str, Any]:
             entry[key] for kind in ("history", "faults") for entry in found[kind].values() for key in ("at", "count")
         ]
         times += [value for entry in found["liveness"].values() for key, value in entry.items() if key != "id"]
-        parts = [found["node"][name]["level"] for name in ("podman", "disk", "clock", "secrets", "files", "ticks")]
-        return found if sound and all(isinstance(time_, int | float) for time_ in times) and all(parts) else {}
+        names = ("podman", "recovery", "disk", "clock", "secrets", "files", "ticks")
+        sound &= all(found["node"][name]["level"] in ("ok", "degraded", "broken") for name in names)
+        return found if sound and all(isinstance(time_, int | float) for time_ in times) else {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

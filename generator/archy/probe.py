@@ -167,8 +167,8 @@ def _see_the_dead(apps: "dict[str, Any]", dead: "set[str]") -> None:
     """A name that leads to a container that is gone, besides its own, is wrong."""
     for app in apps.values():
         found = app["names"]
-        if found and found["ok"] and dead.intersection(found["others"]):
-            said = f"its name resolves to {', '.join(found['others'])}, too, where nobody is"
+        if found and found["ok"] and (lost := sorted(dead.intersection(found["others"]))):
+            said = f"its name resolves to {', '.join(lost)}, too, where nobody is"
             app["names"] = {**found, "ok": False, "kind": checks.WRONG, "said": said}
 
 

@@ -107,13 +107,14 @@ def hold(names: Sequence[str]) -> None:
     for name in names:
         command = ["systemctl", "try-restart", "--no-block", "--job-mode=fail", "--", name]
         subprocess.run(command, capture_output=True, check=False)
-    while any(_is_up(unit) and unit.invocation == before.get(unit.name) for unit in units(names).values()):
+    while any(_goes_down(unit) and unit.invocation == before.get(unit.name) for unit in units(names).values()):
         time.sleep(_POLL)
 
 
-def _is_up(unit: Unit) -> bool:
-    """Whether it has processes, or may have; between two attempts to start it has none."""
-    return unit.active not in ("inactive", "failed") and not unit.sub.startswith("auto-restart")
+def _goes_down(unit: Unit) -> bool:
+    """Whether it has processes, and will not have them for long; between two attempts to start it has none."""
+    ends = unit.busy or unit.active == "deactivating"
+    return ends and unit.active not in ("inactive", "failed") and not unit.sub.startswith("auto-restart")
 
 
 def release() -> None:

@@ -165,6 +165,28 @@ def test_who_was_stopped_by_a_signal(kernel: Kernel, states: dict[int, str], sto
     assert (found.stopped, found.main_stopped) == (stopped, main)
 
 
+@pytest.mark.parametrize(
+    ("name", "forwarded"),
+    [
+        ("rootlessport", True),
+        ("rootlessport-ch", True),
+        ("pasta", True),
+        ("pasta.avx2", True),
+        ("conmon", False),
+        ("nginx", False),
+        ("my-pasta", False),
+        ("xrootlessport", False),
+    ],
+)
+def test_who_passes_on_what_comes_to_its_ports(kernel: Kernel, name: str, forwarded: bool) -> None:
+    """A child of Podman, which has ended, in the unit's cgroup."""
+    kernel.app()
+    kernel.app("other", 200)
+    kernel.unit("web", 100, 101, 102, 150)
+    kernel.process(150, 1 if name != "conmon" else 100, name)
+    assert [(found.app, found.forwarded) for found in kernel.running()] == [("other", False), ("web", forwarded)]
+
+
 @pytest.mark.parametrize(("frozen", "is_frozen"), [(0, False), (1, True)])
 def test_a_frozen_unit(kernel: Kernel, frozen: int, is_frozen: bool) -> None:
     kernel.app(frozen=frozen)

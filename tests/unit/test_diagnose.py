@@ -11,7 +11,7 @@ from probes import ASKED, ID, OTHER, container, listed, probe
 from support import down, running, state
 
 from archy.checks import REFUSED, SILENT, WRONG
-from archy.diagnose import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault, faults
+from archy.diagnose import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault, could_see, faults
 from archy.observe import AppState
 from archy.probed import Answer, Listed, Probe, Probed
 
@@ -171,26 +171,41 @@ def test_all_that_fail_to_start_are_one_fault() -> None:
 # What is left over.
 
 
-def test_a_container_that_no_unit_has() -> None:
-    """Its app is not installed any more."""
-    (fault,) = found(known=(listed(), listed(OTHER, "exited", "old")), apps={"web": container()})
-    assert fault == Fault(LEFTOVERS, "container old of archy-old.service, exited", (), (OTHER,))
+def test_a_container_that_its_unit_has_not() -> None:
+    (fault,) = found(known=(listed(), listed(OTHER, "exited")), apps={"web": container()})
+    assert fault == Fault(LEFTOVERS, "container web of archy-web.service, exited", (), (OTHER,))
 
 
 @pytest.mark.parametrize(
     ("entry", "is_fault"),
     [
-        (listed(OTHER, "running"), True),
         (listed(OTHER, "created"), True),
+        (listed(OTHER, "running"), False),
+        (listed(OTHER, "exited", "old"), False),
         (Listed(OTHER, "exited", "x", ""), False),
         (Listed(OTHER, "running", "x", "postgres.service"), False),
         (Listed(OTHER, "exited", "x", "my-archy-web.service"), False),
     ],
 )
 def test_only_containers_of_ours_are_swept(entry: Listed, is_fault: bool) -> None:
-    """Not those that somebody else, as the service user, has made."""
+    """Not those that somebody else, as the service user, has made, nor those of an app that is not installed.
+
+    One that runs beside that of its unit is somebody's: of a cgroup of its own, say.
+    """
     seen = found(known=(listed(), entry), apps={"web": container()})
     assert [fault.containers for fault in seen] == [(OTHER,)] * is_fault
+
+
+@pytest.mark.parametrize("app", [down(), down(active="failed", sub="failed")])
+def test_one_that_runs_though_its_unit_does_not(app: AppState) -> None:
+    """Its monitor was killed: its next start would fail for its name, or its ports."""
+    assert [fault.containers for fault in found(app, known=(listed(OTHER),), apps={})] == [(OTHER,)]
+
+
+@pytest.mark.parametrize("app", [down(generated=False), running(generated=False)])
+@pytest.mark.parametrize("state", ["exited", "running"])
+def test_a_unit_of_that_name_that_somebody_else_has_made(app: AppState, state: str) -> None:
+    assert found(app, known=(listed(OTHER, state),), apps={}) == []
 
 
 @pytest.mark.parametrize(
@@ -240,13 +255,77 @@ def test_timers_of_containers_that_are_gone() -> None:
 
 
 def test_all_that_is_left_over_is_one_fault() -> None:
-    (fault,) = found(known=(listed(OTHER, "exited", "old"),), apps={}, timers=(f"{'c' * 64}-1.timer",))
+    (fault,) = found(down("old"), known=(listed(OTHER, "exited", "old"),), apps={}, timers=(f"{'c' * 64}-1.timer",))
     assert fault.said == "container old of archy-old.service, exited; 1 health timers of containers that are gone"
     assert (fault.containers, len(fault.timers)) == ((OTHER,), 1)
 
 
 def test_the_one_first_that_the_others_may_come_from() -> None:
-    apps = [running(), running("b", **FAILING)]
+    apps = [running(), running("b", **FAILING), down("old")]
     known = (listed(), listed(OTHER, "exited", "old"))
     seen = found(*apps, known=known, apps={"web": container(names=LOST)}, timers=(f"{'c' * 64}-1.timer",))
     assert [fault.kind for fault in seen] == [NETWORK, STORAGE, LEFTOVERS]
+
+
+# Whether one would be seen.
+
+WEB = Fault(NETWORK, "web: no name server", ("web",))
+ALL = [Fault(kind, "x", ("web",)) for kind in (PODMAN, NETWORK, STORAGE, LEFTOVERS)]
+
+
+@pytest.mark.parametrize("fault", ALL, ids=lambda fault: str(fault.kind))
+@pytest.mark.parametrize("seen", [Probe(), Probe(at=ASKED), Probe(error="no answer"), Probe(error="x", containers=())])
+def test_who_is_blind_sees_nothing(fault: Fault, seen: Probe) -> None:
+    assert not could_see(state(running(), probe=seen), fault)
+
+
+@pytest.mark.parametrize("fault", ALL, ids=lambda fault: str(fault.kind))
+def test_a_podman_that_does_not_answer_is_all_that_is_seen_then(fault: Fault) -> None:
+    silent = Probe(at=ASKED, podman_error="no answer within 8 s")
+    assert could_see(state(running(), probe=silent), fault) == (fault.kind == PODMAN)
+
+
+@pytest.mark.parametrize(
+    ("app", "sees"),
+    [
+        (running(), True),
+        (running(changed=ASKED - 6), True),
+        (running(changed=ASKED - 5), False),
+        (running(changed=ASKED + 1), False),
+        (running(active="activating", sub="start"), False),
+        (running(active="activating", sub="auto-restart"), False),
+        (running(active="deactivating", sub="stop-sigterm"), False),
+        (running(active="reloading", sub="reload"), False),
+        (down(), True),
+        (down(active="failed", sub="failed"), True),
+        (down(changed=ASKED + 1), True),
+    ],
+)
+def test_those_that_it_concerns_must_have_run_for_a_while(app: AppState, sees: bool) -> None:
+    """Or not run at all. What others do does not matter; and Podman's own faults are seen at once."""
+    for others in ((), (running("b", active="activating", sub="start"), running("c", changed=ASKED))):
+        node = state(app, *others, probe=probe())
+        assert [could_see(node, fault) for fault in ALL] == [True, sees, sees, sees]
+    assert could_see(state(running(), replace(app, id="b"), probe=probe()), Fault(NETWORK, "x", ("web", "b"))) == sees
+
+
+def test_whom_it_concerned_may_be_gone() -> None:
+    assert could_see(state(running("b"), probe=probe()), WEB)
+    assert could_see(state(probe=probe()), WEB)
+
+
+def test_what_concerns_nobody_is_seen_at_once() -> None:
+    fault = Fault(NETWORK, "pasta does not run: no way out")
+    assert could_see(state(running(active="activating", sub="start"), probe=probe()), fault)
+
+
+def test_what_is_there_could_be_seen() -> None:
+    """Of each kind: who could not see it could not have found it."""
+    cases = [
+        state(running(), probe=Probe(at=ASKED, podman_error="x")),
+        state(running(), probe=probe(listed(), apps={"web": container(names=LOST)}, pasta=False)),
+        state(running(), probe=probe(listed(), listed(OTHER, "exited"), apps={"web": container()}, timers=(TIMER,))),
+    ]
+    for node in cases:
+        (fault,) = faults(node)
+        assert could_see(node, fault), fault.kind

@@ -13,6 +13,7 @@ from support import Node, app_of
 
 from archy import __version__, facts
 
+PORTS = "ports: [{host: 8080, container: 80}]"
 FACTS, KEPT = "/run/archy/facts.json", "/etc/archy/accepted/host.json"
 
 
@@ -118,6 +119,7 @@ health_check: {type: http, endpoint: "localhost:8080", path: /live, interval: 1m
         "version": "1.0.0",
         "container": "archy-web",
         "network": "archy-net",
+        "ports": False,
         "aliases": ["bitcoin", "knots"],
         "needs": ["x", "y"],
         "restart_after": ["x"],
@@ -143,6 +145,10 @@ def test_the_summary_of_a_plain_app() -> None:
     assert (found["container"], found["rpcwhitelist"], found["start_timeout"]) == ("web", None, None)
     assert (found["secrets"], found["needs"], found["restart_when_changed"]) == ([], [], False)
     assert found["health"] is None
+
+
+def test_whether_it_has_ports() -> None:
+    assert [facts.summary(app_of(app=more))["ports"] for more in ("", "ports: []", PORTS)] == [False, False, True]
 
 
 def test_the_health_of_a_command_is_a_list() -> None:

@@ -262,12 +262,57 @@ def test_podman_may_be_wrong_once_now_and_then() -> None:
     assert [one.is_pending for one in found] == [True, False, True, False, True]
 
 
-def test_one_answer_of_podman_counts_once() -> None:
+def test_one_probe_counts_once() -> None:
+    """Passes are made between two of them."""
     seen = Passes()
     seen.see(container(), ())
-    asked = seen.now
     for _ in range(5):
-        assert seen.see(container(), (), podman_at=asked).entry["odd"] == 1
+        found = seen.judged(probe(at=seen.now, apps={"web": container()}))
+        assert (found.entry["odd"], found.fault) == (1, "")
+
+
+PORTS = "nobody passes on what comes to its ports"
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"ports": True}, PORTS),
+        ({"ports": False}, ""),
+        ({"ports": True, "network": "pasta"}, PORTS),
+        ({"ports": False, "network": "pasta"}, PORTS),  # it connects it with the node, at that
+        ({"summary": None}, ""),
+    ],
+)
+def test_who_has_ports_needs_somebody_who_passes_on_what_comes_to_them(fields: dict[str, Any], fault: str) -> None:
+    """It is inside its container that it is asked: it answers there. Podman need not say anything new."""
+    seen = Passes(running(health=HEALTH, **fields))
+    asked = seen.now + 30
+    found = [seen.see(container(forwarded=False), podman_at=asked) for _ in range(3)]
+    assert [one.fault for one in found] == ["", fault, fault]
+    assert [one.is_pending for one in found] == [bool(fault)] * 3
+    assert seen.see(container(forwarded=True)).fault == ""
+
+
+def test_once_is_not_enough_for_that_either() -> None:
+    """The start is not over, say."""
+    seen = Passes(running(health=HEALTH, ports=True))
+    found = [seen.see(container(forwarded=one)) for one in (False, True, False, True, False)]
+    assert [(one.fault, one.entry["odd"]) for one in found] == [("", 1), ("", 0), ("", 1), ("", 0), ("", 1)]
+
+
+def test_nobody_is_restarted_for_its_ports_while_podman_does_not_answer() -> None:
+    """It could not be started."""
+    seen = Passes(running(health=HEALTH, ports=True))
+    for _ in range(5):
+        assert seen.see(container(forwarded=False), None, podman_error="x").fault == ""
+
+
+@pytest.mark.parametrize("known", [(), (listed(OTHER),), (listed(state="exited"),)])
+def test_what_podman_says_of_it_comes_first(known: tuple[Listed, ...]) -> None:
+    seen = Passes(running(health=HEALTH, ports=True))
+    found = [seen.see(container(forwarded=False), known) for _ in range(2)][1].fault
+    assert found.startswith("Podman ")
 
 
 def test_what_podman_does_not_answer_is_no_answer() -> None:
@@ -332,6 +377,12 @@ def test_who_has_begun_a_moment_ago_will_tell() -> None:
     seen = Passes(starting(changed=ASKED, began=ASKED))
     found = [seen.see(container()) for _ in range(4)]
     assert [one.entry["untold"] for one in found] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("load", "counts"), [(2.0, [1, 2, 3]), (2.1, [0, 0, 0])])
+def test_on_a_loaded_machine_systemd_may_be_told_later(load: float, counts: list[int]) -> None:
+    seen = Passes(starting())
+    assert [seen.see(container(), load=load).entry["untold"] for _ in range(3)] == counts
 
 
 def test_one_failure_and_it_is_not_ready_yet() -> None:

@@ -142,15 +142,35 @@ def test_the_question(server: Make) -> None:
     ("answer", "said"),
     [
         (reply(record("10.89.0.9")), "the name web resolves to 10.89.0.9 instead of 127.0.0.1"),
-        (reply(record("10.89.0.9"), record(OWN)), "the name web resolves to 10.89.0.9, 127.0.0.1 instead of 127.0.0.1"),
+        (
+            reply(record("10.89.0.9"), record("10.89.0.8")),
+            "the name web resolves to 10.89.0.8, 10.89.0.9 instead of 127.0.0.1",
+        ),
         (reply(code=3), "the name web resolves to nothing instead of 127.0.0.1"),
         (b"garbage", "the name web resolves to nothing instead of 127.0.0.1"),
         (b"", "the name web resolves to nothing instead of 127.0.0.1"),
     ],
 )
 def test_a_name_must_be_that_of_the_container_that_asks(server: Make, answer: bytes, said: str) -> None:
-    """Also one that is left over, beside the right one: half of all connections would go there."""
     assert asked(server(answer)) == (False, checks.WRONG, said)
+
+
+@pytest.mark.parametrize(
+    ("answer", "others"),
+    [
+        (reply(record(OWN)), set()),
+        (reply(record(OWN), record(OWN)), set()),
+        (reply(record("10.89.0.9"), record(OWN)), {"10.89.0.9"}),
+        (reply(record(OWN), record("10.89.0.9"), record("10.89.0.8")), {"10.89.0.8", "10.89.0.9"}),
+    ],
+)
+def test_other_addresses_beside_it_are_told(server: Make, answer: bytes, others: set[str]) -> None:
+    """An alias may be somebody else's, too. Whether anybody is there is not for it to know."""
+    one = server(answer)
+    check = names.Name(OWN, "web", LONG)
+    assert check.others == set()
+    checks.run([check, one])
+    assert (check.ok, check.said, check.others) == (True, "", others)
 
 
 def test_a_name_server_that_is_silent(server: Make) -> None:

@@ -129,6 +129,41 @@ def test_it_hangs(fake: Fake, runtime: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert question.process.wait(20) == -9
 
 
+LOST = "unknown to its storage"
+
+
+@pytest.mark.parametrize(
+    ("stores", "state"),
+    [
+        ({}, "running"),
+        ({"containers": ""}, "running"),  # nothing is known
+        ({"containers": "", "volatile-containers": ""}, "running"),
+        ({"containers": f'[{{"id":"{A}"}}]'}, "running"),
+        ({"volatile-containers": f'[{{"id":"{A}"}}]'}, "running"),
+        ({"containers": "[]", "volatile-containers": f'[{{"id":"{A}"}}]'}, "running"),
+        ({"containers": f'[{{"id":"{A}"}}]', "volatile-containers": "[]"}, "running"),
+        ({"containers": "[]"}, LOST),
+        ({"volatile-containers": "[]"}, LOST),
+        ({"containers": "[]", "volatile-containers": "[]"}, LOST),
+        ({"containers": f'[{{"id":"{B}"}}]'}, LOST),
+        ({"containers": f'[{{"id":"{A[:12]}"}}]'}, LOST),
+        ({"containers": "\xff"}, LOST),
+    ],
+)
+def test_one_that_its_storage_has_forgotten_does_not_really_run(
+    fake: Fake, runtime: Path, stores: dict[str, str], state: str
+) -> None:
+    """Nobody could enter or remove it. Of one that does not run anyway that is not said."""
+    directory = runtime.parent / "storage/overlay-containers"
+    directory.mkdir(parents=True)
+    for name, content in stores.items():
+        (directory / f"{name}.json").write_bytes(content.encode("latin-1"))
+    found = ask(runtime, A)
+    assert found["containers"] == [[A, state, *ENTRIES[0][2:]], ENTRIES[1]]
+    assert found["error"] == ""
+    assert asked_again(fake, runtime, found, A) == (state == LOST)
+
+
 # What it said last.
 
 
@@ -167,12 +202,12 @@ def test_what_makes_it_be_asked_again(fake: Fake, runtime: Path, path: str) -> N
     file = runtime.parent / path
     file.parent.mkdir(parents=True, exist_ok=True)
     last = ask(runtime, A)
-    file.write_text("x")
+    file.write_text(f"x {A}")
     assert asked_again(fake, runtime, last, A)
     last = ask(runtime, A)
     assert not asked_again(fake, runtime, last, A)
     other = file.with_name("other")  # another file with the same size and time, as somebody who restores one makes it
-    other.write_text("y")
+    other.write_text(f"y {A}")
     times = file.stat()
     os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
     other.rename(file)
@@ -243,6 +278,81 @@ def test_the_process_must_be_pasta(runtime: Path, monkeypatch: pytest.MonkeyPatc
     files = {"/proc/77/comm": f"{name}\n".encode()}
     monkeypatch.setattr(installed, "read", lambda path: files.get(path) or real(path))
     assert podman.pasta(str(runtime)) is lives
+
+
+# The addresses of those that are gone: a file for each network (aardvark-dns(1)), and one with a process ID.
+
+C = "c" * 64
+FILE = f"10.89.0.1\n{A} 10.89.0.2  web,aaaaaaaaaaaa\n{B} 10.89.0.3 fd00::3 db,bbbbbbbbbbbb 10.89.0.1\n"
+
+
+@pytest.fixture
+def aardvark(runtime: Path) -> Path:
+    directory = runtime / "containers/networks/aardvark-dns"
+    directory.mkdir(parents=True)
+    (directory / "aardvark.pid").write_text("77")
+    (directory / "archy-net").write_text(FILE)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("known", "dead"),
+    [({A, B}, set()), ({A, C}, {"10.89.0.3"}), ({B}, {"10.89.0.2"}), (set(), {"10.89.0.2", "10.89.0.3"})],
+)
+def test_addresses_of_containers_that_podman_does_not_know(
+    runtime: Path, aardvark: Path, known: set[str], dead: set[str]
+) -> None:
+    assert podman.dead_addresses(str(runtime), known) == dead
+
+
+def test_where_no_container_has_a_network_nobody_has_an_address(runtime: Path) -> None:
+    assert podman.dead_addresses(str(runtime), set()) == set()
+    (runtime / "containers/networks").mkdir(parents=True)
+    (runtime / "containers/networks/aardvark-dns").write_text(FILE)
+    assert podman.dead_addresses(str(runtime), set()) == set()
+
+
+def test_each_network_has_a_file(runtime: Path, aardvark: Path) -> None:
+    """And one container may have several addresses, in one or in several."""
+    (aardvark / "podman1").write_text(f"10.90.0.1 9.9.9.9\n{B} 10.90.0.3,10.90.0.4  db\n{C} 10.90.0.5  x\n")
+    assert podman.dead_addresses(str(runtime), {A, C}) == {"10.89.0.3", "10.90.0.3", "10.90.0.4"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "\n\n \n",
+        "10.89.0.1",
+        "10.89.0.1 9.9.9.9 8.8.8.8 1.1.1.1",
+        C,
+        f"{C} 10.89.0.9",
+        f"{C[:12]} 10.89.0.9  x",
+        f"x{C} 10.89.0.9  x",
+        "\0" * 4096,
+        "\xff\xfe" * 70,
+        "x " * 5000,
+    ],
+    ids=range(11),
+)
+def test_what_is_no_line_of_a_container_says_nothing(runtime: Path, aardvark: Path, content: str) -> None:
+    """The files of the others do all the same."""
+    (aardvark / "odd").write_bytes(content.encode("latin-1"))
+    assert podman.dead_addresses(str(runtime), {A}) == {"10.89.0.3"}
+
+
+def test_lines_between_odd_ones_are_read(runtime: Path, aardvark: Path) -> None:
+    (aardvark / "odd").write_bytes(b"\xff\n\0\n" + f"\r\n{C}\t10.89.0.9\tx\n{C}".encode())
+    assert podman.dead_addresses(str(runtime), {A, B}) == {"10.89.0.9"}
+
+
+def test_what_is_no_file_is_not_waited_for(runtime: Path, aardvark: Path) -> None:
+    os.mkfifo(aardvark / "fifo")
+    (aardvark / "directory").mkdir()
+    (aardvark / "nowhere").symlink_to("gone")
+    (aardvark / "itself").symlink_to("itself")
+    (aardvark / "endless").symlink_to("/dev/zero")
+    assert podman.dead_addresses(str(runtime), {A}) == {"10.89.0.3"}
 
 
 def test_timers_of_containers_that_do_not_run(runtime: Path) -> None:

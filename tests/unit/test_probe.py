@@ -45,7 +45,8 @@ class Kernel:
         monkeypatch.setattr(checks, "Command", self.command)
         monkeypatch.setattr(checks, "Tcp", self.begin("tcp"))
         monkeypatch.setattr(checks, "Http", self.begin("http"))
-        monkeypatch.setattr(names, "Name", self.begin("name"))
+        self.others: set[str] = set()  # that names resolve to, beside the right address
+        monkeypatch.setattr(names, "Name", self.name())
 
     def join(self, _root: str, pid: int, kind: str, _flag: int) -> None:
         if pid in self.gone:
@@ -62,6 +63,16 @@ class Kernel:
             return check
 
         return make
+
+    def name(self) -> type[names.Name]:
+        kernel, begun = self, self.begin("name")
+
+        class Name(names.Name):
+            def __init__(self, server: str, name: str, timeout: float) -> None:
+                Check.__init__(self, timeout)
+                self.said, self.others = begun(server, name, timeout).said, kernel.others
+
+        return Name
 
     def command(self, command: list[str], timeout: float) -> Check:
         assert self.joined == []  # from inside there is no way into another container
@@ -102,6 +113,7 @@ def test_an_app_of_which_nobody_has_said_anything(kernel: Kernel) -> None:
             "main_stopped": False,
             "frozen": False,
             "cpu": 2.5,
+            "forwarded": False,
             "check": None,
             "names": None,
         }
@@ -240,6 +252,45 @@ def test_one_with_a_network_of_its_own_has_no_name_server(kernel: Kernel) -> Non
     assert kernel.look(container("web"))["web"]["names"] is None
 
 
+def test_what_else_a_name_resolves_to_is_told(kernel: Kernel) -> None:
+    kernel.knows(web={"container": "archy-web"})
+    kernel.node.write("/proc/200/net/route", ROUTES)
+    kernel.others = {"10.89.0.9", "10.89.0.10"}
+    assert kernel.look(container("web"))["web"]["names"]["others"] == ["10.89.0.10", "10.89.0.9"]
+
+
+def told(ok: bool = True, *others: str) -> dict[str, Any]:
+    return {"ok": ok, "kind": "" if ok else "refused", "said": "" if ok else "no", "at": 1, "others": [*others]}
+
+
+@pytest.mark.parametrize(
+    ("found", "dead"),
+    [
+        (None, {"10.89.0.9"}),
+        (told(), {"10.89.0.9"}),
+        (told(True, "10.89.0.8"), {"10.89.0.9"}),
+        (told(True, "10.89.0.8"), set()),
+        (told(False, "10.89.0.9"), {"10.89.0.9"}),
+        ({"ok": False, "kind": "refused", "said": "it has no network any more", "at": 1}, {"10.89.0.9"}),
+    ],
+)
+def test_a_name_may_be_somebody_else_s_too(found: dict[str, Any] | None, dead: set[str]) -> None:
+    """As long as somebody is there; and what is bad stays as it is."""
+    apps = {"web": {"id": "1", "names": found}}
+    probe._see_the_dead(apps, dead)
+    assert apps == {"web": {"id": "1", "names": found}}
+
+
+def test_a_name_that_leads_to_where_nobody_is() -> None:
+    """Half of all connections would go there."""
+    apps = {"web": {"names": told(True, "10.89.0.8", "10.89.0.9")}, "db": {"names": told(True, "10.89.0.8")}}
+    probe._see_the_dead(apps, {"10.89.0.9", "10.89.0.7"})
+    found = apps["web"]["names"]
+    assert (found["ok"], found["kind"], found["at"]) == (False, checks.WRONG, 1)
+    assert "10.89.0.9" in found["said"]
+    assert apps["db"]["names"]["ok"]
+
+
 # Who ends in this moment.
 
 
@@ -271,15 +322,21 @@ def test_those_of_another_user_namespace_are_asked_by_another_process(
 @pytest.fixture
 def machine(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """A machine on which the entry point finds what is said here."""
-    said: dict[str, Any] = {"bus": True, "running": [container("web")], "kept": {}, "written": []}
-    answer = {"at": 1.0, "error": "", "containers": [[IDS["web"], "running", "web", "u"]], "seen": []}
+    said: dict[str, Any] = {"bus": True, "running": [container("web")], "kept": {}, "written": [], "dead": set()}
+    said["podman"] = {"at": 1.0, "error": "", "containers": [[IDS["web"], "running", "web", "u"]], "seen": []}
 
     class Question:
         def __init__(self, _runtime: str, _running: object, last: object) -> None:
             said["last"] = last
 
         def answer(self) -> dict[str, Any]:
+            answer: dict[str, Any] = said["podman"]
             return answer
+
+    def dead(runtime: str, known: set[str]) -> set[str]:
+        said["known"] = (runtime, known)
+        found: set[str] = said["dead"]
+        return found
 
     kernel.knows(web={"health": HEALTH, "network": "pasta"})
     known = facts.load(kernel.node.name)
@@ -289,6 +346,7 @@ def machine(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(containers, "running", lambda _: said["running"])
     monkeypatch.setattr(podman, "Question", Question)
     monkeypatch.setattr(podman, "pasta", lambda _: None)
+    monkeypatch.setattr(podman, "dead_addresses", dead)
     monkeypatch.setattr(podman, "stale_timers", lambda *_: [])
     monkeypatch.setattr(probe, "_remembered", lambda _: said["kept"])
     monkeypatch.setattr(disk, "write", lambda path, text: said["written"].append((path, text)))
@@ -307,6 +365,20 @@ def test_the_answer_is_what_root_reads(machine: dict[str, Any], node: Node, caps
     answer = found.apps["web"].check
     assert answer is not None
     assert answer.ok
+
+
+@pytest.mark.parametrize(("error", "ok"), [("", False), ("database is locked", True)])
+def test_a_name_of_one_that_is_gone_is_wrong(
+    machine: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: str, ok: bool
+) -> None:
+    """If Podman says so: without its answer all would be gone."""
+    names_ = {"web": {**kept("web", 1)["web"], **dict.fromkeys(("stopped", "frozen", "forwarded"), False)}}
+    names_["web"]["names"] = told(True, "10.89.0.9")
+    monkeypatch.setattr(probe, "_apps", lambda *_: names_)
+    machine["dead"], machine["podman"] = {"10.89.0.9"}, {**machine["podman"], "error": error}
+    assert probe.main([]) == 0
+    assert json.loads(capsys.readouterr().out)["apps"]["web"]["names"]["ok"] == ok
+    assert machine.get("known") == (None if error else (f"/run/user/{os.getuid()}", {IDS["web"]}))
 
 
 def test_what_was_found_last_is_remembered(machine: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,7 +410,8 @@ def test_without_its_user_s_manager_nobody_is_asked(
 
 
 def digest(**fields: Any) -> str:
-    app = {"id": "1", "stopped": False, "frozen": False, "cpu": 1.0, "check": {"ok": True, "at": 1}, "names": None}
+    app = {"id": "1", "stopped": False, "frozen": False, "cpu": 1.0, "forwarded": True}
+    app |= {"check": {"ok": True, "at": 1}, "names": None}
     app |= {key: value for key, value in fields.items() if key in app}
     found = {
         "at": fields.get("at", 1),
@@ -357,6 +430,7 @@ def digest(**fields: Any) -> str:
         {"id": "9"},
         {"stopped": True},
         {"frozen": True},
+        {"forwarded": False},
         {"check": {"ok": False, "at": 1}},
         {"check": None},
         {"names": {"ok": True, "at": 1}},

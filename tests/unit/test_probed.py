@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -285,9 +287,56 @@ def test_whatever_it_is_a_pass_can_be_made(node: Node, key: str, value: Any, inn
         ({}, False),
         ({"began": 5.0}, True),
         ({"began": 5.0, "active": "failed"}, True),
+        ({"began": 5.0, "active": "failed", "result": "exit-code"}, True),
         ({"began": 5.0, "active": "activating"}, False),
     ],
 )
 def test_no_probe_yet_or_one_at_work_is_no_fault(node: Node, unit: dict[str, Any] | None, asked: bool) -> None:
     made = None if unit is None else systemd.Unit("archy-probe.service", **unit)
     assert _probe(node.name, made) == (Probe(error="no answer") if asked else Probe())
+
+
+MADE = systemd.Unit("archy-probe.service", began=5.0)
+
+
+@pytest.mark.parametrize("result", ["exit-code", "timeout", "signal", "oom-kill", "start-limit-hit"])
+@pytest.mark.parametrize("active", ["failed", "inactive"])
+def test_one_that_failed_has_not_said_what_an_earlier_one_did(node: Node, result: str, active: str) -> None:
+    """The file is that of before."""
+    load(node, file())
+    failed = replace(MADE, active=active, result=result)
+    assert _probe(node.name, failed) == Probe(error="no answer")
+    node.write(paths.PROBE_ERROR, "the manager of user 990 does not run\n")
+    assert _probe(node.name, failed) == Probe(error="the manager of user 990 does not run")
+
+
+@pytest.mark.parametrize(
+    ("ago", "error"),
+    [(0, ""), (60, ""), (590, ""), (610, "nobody was asked for 10 min"), (86400, "nobody was asked for 1440 min")],
+)
+def test_an_old_answer_is_none(node: Node, ago: float, error: str) -> None:
+    """Its timer, or its unit, is masked, say."""
+    load(node, file(at=time.monotonic() - ago))
+    found = _probe(node.name, MADE)
+    assert found.error == error
+    assert found == Probe(error=error) if error else found.at
+
+
+@pytest.mark.parametrize("at", [-1e9, 0])
+def test_an_answer_of_another_boot_is_none(node: Node, at: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: UP)
+    load(node, file(at=at))
+    assert _probe(node.name, MADE).error.startswith("nobody was asked for ")
+
+
+def test_of_an_answer_that_cannot_be_read_it_is_said_why(node: Node) -> None:
+    """Not how old it is."""
+    load(node, "{")
+    assert _probe(node.name, MADE) == Probe(error="no answer")
+
+
+@pytest.mark.parametrize("content", [None, "", "{", pack(file())])
+def test_one_at_work_says_nothing_yet(node: Node, content: str | None) -> None:
+    if content is not None:
+        node.write(paths.PROBE, content)
+    assert _probe(node.name, replace(MADE, active="activating", sub="start")) == Probe()

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -13,14 +11,15 @@ from typing import Any
 
 import pytest
 from probes import ID, OTHER, container, listed, probe
-from support import UP, Node, running, state
+from support import REPO, UP, Node, down, running, setting, state
 
-from archy import diagnose, ladders, locks, paths, recover, recovery, steps, systemd
+from archy import diagnose, ladders, locks, recover, recovery, steps, systemd
 from archy.diagnose import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault
 from archy.ladders import LADDERS, Rung
 from archy.observe import AppState, NodeState
+from archy.probed import Probe
 from archy.recovery import AT_WORK, GAVE_UP, MENDED, NOT_IT, Recovery
-from archy.steps import AsUser, Start, Step, Stop
+from archy.steps import AsUser, Hold, Start, Step
 
 LOCKS = Fault(PODMAN, "failed to open locks in /libpod_rootless_lock_990")
 PAUSE = Fault(PODMAN, "invalid internal status")
@@ -28,6 +27,10 @@ NAMES = Fault(NETWORK, "all apps: web: no name server; db: no name server", ("db
 ONE = Fault(NETWORK, "web: no name server: Connection refused", ("web",), (ID,))
 SWEEP = Fault(LEFTOVERS, "container x of archy-x.service, exited", (), (ID,))
 FAILING = Fault(STORAGE, "Podman fails to start web", ("web",))
+
+
+RECONCILE = "systemctl start --no-block archy-reconcile.service"
+RELEASE = "release"  # the end of a hold, among the steps
 
 
 class World:
@@ -38,7 +41,7 @@ class World:
         self.apps: tuple[AppState, ...] = (running(), running("db"))
         self.faults: list[Fault] = []
         self.mends: dict[str, str] = {}
-        self.done: list[Step] = []
+        self.done: list[Step | str] = []
         self.asked: list[str] = []
         self.raising: dict[str, BaseException] = {}
         self.now = UP
@@ -47,11 +50,12 @@ class World:
         self.log: list[str] = []
         self.probed: dict[str, Any] = {}
         self.watch: Callable[[Step], None] = lambda _: None
+        self.seen: Callable[[], Probe] = lambda: probe(listed(), at=self.now, apps=self.probed)
 
     def look(self, *_: object) -> NodeState:
         self.looks += 1
         self.now += 0.5
-        return state(*self.apps, probe=probe(listed(), apps=self.probed), monotonic=self.now)
+        return state(*self.apps, probe=self.seen(), monotonic=self.now)
 
     def execute(self, root: str, plan: Sequence[Step]) -> None:
         assert root == self.node.name
@@ -100,13 +104,11 @@ def world(node: Node, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(steps, "run_as_user", one.check)
     monkeypatch.setattr(diagnose, "faults", lambda _: list(one.faults))
     monkeypatch.setattr(systemd, "journal", lambda *_: one.log)
+    monkeypatch.setattr(systemd, "release", lambda: one.done.append(RELEASE))
     monkeypatch.setattr(time, "monotonic", lambda: one.now)
     monkeypatch.setattr(time, "sleep", one.sleep)
     monkeypatch.setattr(subprocess, "run", lambda words, **_: one.asked.append(" ".join(words)))
     return one
-
-
-RECONCILE = "systemctl start --no-block archy-reconcile.service"
 
 
 def test_nothing_to_mend(world: World) -> None:
@@ -144,7 +146,7 @@ def test_it_climbs_until_it_helps(world: World) -> None:
         "pkill -KILL -u 990 -x aardvark-dns",
         "podman network reload --all",
     ]
-    assert not [step for step in world.done if isinstance(step, Stop | Start)]
+    assert not [step for step in world.done if isinstance(step, Hold | Start) or step == RELEASE]
     assert len(world.kept.episodes[NETWORK].tried) == 3
 
 
@@ -257,25 +259,41 @@ def test_with_an_app_running_they_may_not(world: World) -> None:
     assert world.kept.episodes[PODMAN].tried == ()
 
 
-# Apps that are stopped for it.
+# Apps that are held for it.
+
+UNSHARE = "podman unshare sh -c"  # the last step of the last rung
 
 
-def test_who_is_stopped_is_started_again(world: World) -> None:
-    world.faults, world.mends = [NAMES], {"podman unshare rm -rf": NETWORK}
-    held: list[tuple[str, ...]] = []
-    world.watch = lambda step: held.append(world.kept.held)
+def test_who_is_held_is_let_go_when_all_is_done(world: World) -> None:
+    world.faults, world.mends = [NAMES], {UNSHARE: NETWORK}
     assert world.run() == 0
-    at = world.done.index(Stop(("db", "web")))
-    assert world.done[-1] == Start(("db", "web"))
-    assert all(apps == ("db", "web") for apps in held[at:])
-    assert {*held[:at]} == {()}
-    assert world.kept.held == ()
+    at = world.done.index(Hold(("db", "web")))
+    kill, unmount, end = world.said[at + 1 :]
+    assert (kill.split()[0], unmount.startswith(UNSHARE), end) == ("pkill", True, RELEASE)
+    assert not [step for step in world.done if isinstance(step, Start)]
+    assert world.done.count(RELEASE) == 1
+
+
+def test_it_is_let_go_before_anybody_looks_whether_that_has_helped(world: World) -> None:
+    """Nobody who is held has a name."""
+    world.faults = [NAMES]
+    looked: list[bool] = []
+    real = world.seen
+
+    def seen() -> Probe:
+        looked.append(world.done.count(RELEASE) == sum(isinstance(step, Hold) for step in world.done))
+        return real()
+
+    world.seen = seen
+    assert world.run() == 1
+    assert world.done.count(RELEASE) == 1
+    assert all(looked)
 
 
 def test_where_others_have_their_names_only_those_are_restarted_that_have_none(world: World) -> None:
     world.faults, world.mends = [ONE], {"stop web": NETWORK}
     assert world.run() == 0
-    assert world.done[-2:] == [Stop(("web",)), Start(("web",))]
+    assert world.done[-2:] == [Hold(("web",)), RELEASE]
 
 
 ERRORS = [
@@ -285,52 +303,34 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("part", ["stop db, web", "pkill", "podman unshare rm", "start db, web"])
+@pytest.mark.parametrize("part", ["stop db, web", "pkill", UNSHARE])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_also_when_a_step_fails(world: World, part: str, error: BaseException) -> None:
+    """The other steps are tried all the same."""
     world.faults, world.raising = [NAMES], {part: error}
     assert world.run() == 1
-    assert Start(("db", "web")) in world.done
-    assert world.done.index(Start(("db", "web"))) > world.done.index(Stop(("db", "web")))
+    held = world.done.index(Hold(("db", "web")))
+    assert [str(step).split()[0] for step in world.done[held:]] == ["stop", "pkill", "podman", RELEASE]
 
 
-def test_not_who_was_stopped_by_hand_meanwhile(world: World) -> None:
-    def by_hand(step: Step) -> None:
-        if isinstance(step, Stop):
-            world.node.write(f"{paths.STOPPED}/web", "")
-
-    world.faults, world.watch = [NAMES], by_hand
-    world.run()
-    assert world.done[-1] == Start(("db",))
-
-
-@pytest.mark.parametrize("part", ["stop db, web", "dns|pasta", "podman unshare rm", "start db, web"])
-def test_killed_in_between_the_next_one_starts_them(world: World, part: str) -> None:
-    world.faults, world.raising = [NAMES], {part: KeyboardInterrupt()}
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("part", ["stop db, web", "dns|pasta", UNSHARE])
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)], ids=repr)
+def test_and_when_somebody_ends_it(world: World, part: str, end: BaseException) -> None:
+    """The next one has nothing to do with that: it begins anew, if there is something to mend."""
+    world.faults, world.raising = [NAMES], {part: end}
+    with pytest.raises(type(end)):
         world.run()
-    assert world.kept.held == ("db", "web")
+    assert world.done[-1] == RELEASE
     assert world.kept.episodes[NETWORK].result == AT_WORK
     world.faults, world.raising = [], {}
-    assert (world.run(), world.done, world.kept.held) == (0, [Start(("db", "web"))], ())
+    assert (world.run(), world.done) == (0, [])
 
 
-@pytest.mark.parametrize(("timer", "held"), [("active", ("db", "web")), ("inactive", ()), ("failed", ())])
-def test_stopped_with_all_of_archy_nothing_is_started_later(
-    world: World, monkeypatch: pytest.MonkeyPatch, timer: str, held: tuple[str, ...]
-) -> None:
-    """systemctl stop 'archy-*': what it holds stays stopped. Stopped alone, the next one starts what it holds."""
-    units = {"archy-reconcile.timer": systemd.Unit("archy-reconcile.timer", active=timer)}
-    monkeypatch.setattr(systemd, "units", lambda names: {name: units[name] for name in names})
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(os, "umask", lambda _: 0)
-    monkeypatch.setattr(locks, "hold", lambda *_: contextlib.nullcontext())
-    climber = recover.Climber(world.node.name)
-    monkeypatch.setattr(recover, "Climber", lambda _: climber)
-    world.faults, world.raising = [NAMES], {"podman unshare rm": SystemExit(143)}
-    with pytest.raises(SystemExit):
-        recover.main([])
-    assert world.kept.held == held
+def test_killed_at_once_its_lock_is_what_the_apps_wait_for() -> None:
+    """The kernel frees it."""
+    unit = (REPO / "units/archy-hold.service").read_text()
+    assert setting(unit, "ExecStart") == [f"/usr/bin/flock {recover._LOCK} true"]
+    assert systemd.HOLD == "archy-hold.service"
 
 
 def test_killed_in_between_it_is_written_down_what_was_tried(world: World) -> None:
@@ -344,12 +344,89 @@ def test_killed_in_between_it_is_written_down_what_was_tried(world: World) -> No
         assert episode.tried == ("make the file of locks again",)
 
 
-def test_a_start_that_fails_is_not_forgotten(world: World) -> None:
-    """Nobody else would start them: a pass leaves alone what is stopped."""
-    world.faults, world.mends = [NAMES], {"podman unshare rm -rf": NETWORK}
-    world.raising = {"start db, web": subprocess.CalledProcessError(1, "systemctl", stderr="Connection timed out")}
-    world.run()
-    assert world.kept.held == ("db", "web")
+# Whether it has helped.
+
+
+def test_a_look_that_sees_nothing_is_no_proof(world: World) -> None:
+    """Nobody answers the first three times after the rung."""
+    world.faults, world.mends = [ONE], {"network reload": NETWORK}
+    real, blind = world.seen, [Probe(), Probe(error="no answer"), Probe(at=UP * 2)]
+
+    def seen() -> Probe:
+        return blind.pop() if world.done and blind else real()
+
+    world.seen = seen
+    assert world.run() == 0
+    assert (blind, world.said, world.kept.episodes[NETWORK].result) == ([], [f"podman network reload {ID}"], MENDED)
+
+
+def test_nor_is_one_of_before(world: World) -> None:
+    """The file of an earlier probe: the new one could not be started, say."""
+    world.faults, world.mends = [ONE], {"network reload": NETWORK}
+    fixed = UP + 4
+    world.seen = lambda: probe(listed(), at=fixed if world.done else world.now)
+    assert world.run() == 1
+    assert world.kept.episodes[NETWORK].result == GAVE_UP
+
+
+@pytest.mark.parametrize("blind", [Probe(), Probe(error="no answer")], ids=["nothing", "error"])
+def test_who_never_sees_that_it_helped_climbs_on_and_gives_up(
+    world: World, blind: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said is then what was seen before."""
+    world.faults, world.mends = [ONE], {"network reload": NETWORK}
+    real = world.seen
+    world.seen = lambda: blind if world.done else real()
+    assert world.run() == 1
+    assert len(world.kept.episodes[NETWORK].tried) > 1
+    assert f"network: that did not help: {ONE.said}" in capsys.readouterr().err.splitlines()
+
+
+def test_who_was_restarted_for_it_must_run_for_a_while_before_its_name_is_judged(world: World) -> None:
+    """A minute for that: the last rung but one."""
+    world.faults, world.mends = [ONE], {"stop web": NETWORK}
+    began: list[float] = []
+
+    def held(step: Step) -> None:
+        if isinstance(step, Hold):
+            began.append(world.now)
+            world.apps = (running(active="activating", sub="start", changed=world.now), running("db"))
+
+    real = world.seen
+
+    def seen() -> Probe:
+        if began and world.now > began[0] + 20:
+            world.apps = (running(changed=began[0] + 20), running("db"))
+        return real()
+
+    world.watch, world.seen = held, seen
+    assert world.run() == 0
+    assert world.kept.episodes[NETWORK].result == MENDED
+    assert began[0] + 25 < world.now < began[0] + 40
+
+
+def test_one_that_starts_for_ever_is_not_mended(world: World) -> None:
+    world.faults, world.mends = [ONE], {"stop web": NETWORK}
+
+    def held(step: Step) -> None:
+        if isinstance(step, Hold):
+            world.apps = (running(active="activating", sub="auto-restart"), running("db"))
+
+    world.watch = held
+    assert world.run() == 1
+    assert world.kept.episodes[NETWORK].result == GAVE_UP
+
+
+def test_one_that_was_stopped_meanwhile_has_no_fault_any_more(world: World) -> None:
+    world.faults, world.mends = [ONE], {"stop web": NETWORK}
+
+    def by_hand(step: Step) -> None:
+        if isinstance(step, Hold):
+            world.apps = (down(), running("db"))
+
+    world.watch = by_hand
+    assert world.run() == 0
+    assert world.kept.episodes[NETWORK].result == MENDED
 
 
 # The storage.
@@ -383,9 +460,9 @@ def test_a_damaged_storage(world: World) -> None:
     world.probed = {"db": container(id=ID), "other": container(id="c" * 64)}
     assert storage(world, DAMAGED, "Error: creating container storage: layer not known") == 0
     assert world.done == [
-        Stop(("db", "web")),
+        Hold(("db", "web")),
         AsUser(("podman", "system", "check", "--quick", "--repair"), 1800),
-        Start(("db", "web")),
+        RELEASE,
     ]
     assert world.kept.episodes[STORAGE].result == MENDED
 
@@ -394,7 +471,7 @@ def test_a_damaged_storage_that_stays_so(world: World) -> None:
     world.faults, world.checked, world.log = [FAILING], DAMAGED, ["Error: layer not known"]
     assert world.run() == 1
     assert world.kept.episodes[STORAGE].result == GAVE_UP
-    assert world.done[-1] == Start(("web",))
+    assert world.done[-1] == RELEASE
 
 
 # And then.
@@ -451,5 +528,4 @@ def test_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "hold", lambda *_: Lock())
     monkeypatch.setattr(recover, "Climber", lambda _: climber)
     monkeypatch.setattr(os, "umask", lambda _: 0)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert (recover.main([]), locked) == (7, ["in", "run", "out"])

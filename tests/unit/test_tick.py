@@ -291,6 +291,11 @@ def rename(path: str) -> Callable[[Systemd, pytest.MonkeyPatch], object]:
     return lambda pid1, _: pid1.node.path(path).unlink()
 
 
+def probed(pid1: Systemd, **fields: Any) -> None:
+    """Let the probe say something odd, with the digest of when all was well."""
+    pid1.node.write(paths.PROBE, pack(file(UNITS, **fields)))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -305,6 +310,10 @@ def rename(path: str) -> Callable[[Systemd, pytest.MonkeyPatch], object]:
         ),
         pytest.param(rename(paths.STATUS), id="no-status"),
         pytest.param(lambda pid1, _: pid1.node.write(paths.STATUS, "{"), id="damaged-status"),
+        pytest.param(lambda pid1, _: pid1.node.write(paths.STATUS, "[" * 100_000), id="deep-status"),
+        pytest.param(lambda pid1, _: probed(pid1, podman=None), id="odd-probe"),
+        pytest.param(lambda pid1, _: probed(pid1, podman={"at": 1e300}), id="a-time-that-is-none"),
+        pytest.param(lambda pid1, _: probed(pid1, podman={"at": float("nan")}), id="a-time-that-is-no-number"),
         pytest.param(rename("/run/archy/quiet"), id="no-memory"),
         pytest.param(lambda pid1, _: pid1.node.write("/run/archy/quiet", "[]"), id="damaged-memory"),
         pytest.param(lambda _, patch: later(patch, "time", 10), id="clock-jumps"),
