@@ -182,9 +182,12 @@ def _disk(root: str) -> tuple[int, int]:
 
 
 def _probe(root: str, unit: systemd.Unit | None) -> Probe:
-    """What the last probe found; nothing, if there was none yet or it is at work."""
-    if unit is None or not unit.began or unit.active == "activating":
+    """What the last probe found; nothing, if there was none yet."""
+    if unit is None or not unit.began:
         return Probe()
+    if unit.active == "activating":  # what it keeps for itself is what it said last
+        before = probed.load(root, paths.PROBE_CACHE)
+        return Probe() if before.error else before
     found = probed.load(root)
     if unit.result != "success":
         return Probe(error=probed.error(root))

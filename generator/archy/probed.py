@@ -72,9 +72,9 @@ class Probe:
     digest: str = ""
 
 
-def load(root: str) -> Probe:
+def load(root: str, path: str = paths.PROBE) -> Probe:
     """What the last probe found."""
-    content = installed.read(paths.under(root, paths.PROBE), _MOST)
+    content = installed.read(paths.under(root, path), _MOST)
     try:
         return _probe(json.loads(content or b""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):

@@ -15,7 +15,6 @@ from typing import Any
 from archy import __version__, recovery
 from archy.liveness import HEALTHY, NONE, STARTING
 from archy.observe import AppState, NodeState
-from archy.probed import Probe
 from archy.restarts import reasons
 from archy.survey import Survey
 from archy.systemd import Unit
@@ -161,9 +160,7 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
 def _podman(node: NodeState) -> Status:
     """Whether Podman answers. What is done about it is the recovery's."""
     probe = node.probe
-    before: Status = node.previous.get("node", {}).get("podman", {})
-    if before and probe == Probe():  # it is at work: what it found before still counts
-        return before
+    before = node.previous.get("node", {}).get("podman", {})
     if probe.error or probe.containers is None:
         error = probe.podman_error or probe.error
         problems = [f"Podman does not answer: {error}"] if error else []
@@ -180,9 +177,6 @@ def _podman(node: NodeState) -> Status:
 def _recovery(survey: Survey) -> Status:
     """What is wrong with Podman or its network, what was tried, and until when nothing more is."""
     node, known = survey.node, survey.recovery
-    before: Status = node.previous.get("node", {}).get("recovery", {})
-    if before and node.probe == Probe():
-        return before
 
     def shown(moment: float) -> str:
         return _iso(node.wall - node.monotonic + moment)

@@ -8,10 +8,10 @@ import json
 from typing import Any
 
 import pytest
-from probes import HEALTH, container, listed, no, probe
+from probes import HEALTH, container, file, listed, no, probe
 from support import Node, running, state
 
-from archy import observe, paths, status, systemd
+from archy import observe, paths, probed, status, systemd
 from archy.observe import PROBE_UNIT, RECOVER_UNIT
 from archy.recovery import Recovery
 from archy.survey import survey
@@ -78,3 +78,14 @@ def test_whether_the_recovery_is_at_work(
     }
     monkeypatch.setattr(systemd, "units", lambda names: {name: units[name] for name in names if name in units})
     assert observe.node(node.name, {}).recovering == recovering
+
+
+def test_while_the_probe_is_at_work_what_it_said_before_counts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that it writes is empty then; what it keeps for itself is whole. Before the first there is nothing."""
+    at_work = {PROBE_UNIT: systemd.Unit(PROBE_UNIT, active="activating", began=1.0)}
+    monkeypatch.setattr(systemd, "units", lambda names: at_work)
+    node.write(paths.PROBE, "")
+    assert observe.node(node.name, {}).probe == probed.Probe()
+    said = file(("web",))
+    node.write(paths.PROBE_CACHE, json.dumps(said))
+    assert observe.node(node.name, {}).probe.at == said["at"]

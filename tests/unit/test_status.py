@@ -215,23 +215,6 @@ def test_podman_does_not_answer_and_what_it_said_last_stays() -> None:
         assert before["level"] == BROKEN
 
 
-def test_while_the_probe_is_at_work_what_it_found_before_still_counts() -> None:
-    """Of Podman and of what is wrong with it; not of what others tell."""
-    silent = Probe(at=UP - 20, podman_at=UP - 20, podman_error="no answer within 8 s")
-    before = assess(running(), probe=silent)
-    assert before["node"]["recovery"]["problems"]
-    for previous in (before, json.loads(status.pack(before))):
-        found = assess(running(), monotonic=UP + 1, wall=NOW + 1, free=1, previous=previous, probe=Probe())
-        assert [found["node"][part] == before["node"][part] for part in ("podman", "recovery", "disk")] == [
-            True,
-            True,
-            False,
-        ]
-        assert found["level"] == BROKEN
-    well = assess(running(), monotonic=UP + 30, wall=NOW + 30, previous=found, probe=probe(listed(), at=UP + 20))
-    assert (well["node"]["podman"]["problems"], well["node"]["recovery"]["problems"]) == ([], [])
-
-
 def test_podman_was_not_asked_yet() -> None:
     found = assess(probe=Probe())["node"]["podman"]
     assert found == {"level": OK, "problems": [], "containers": None, "answered": None}
