@@ -56,8 +56,7 @@ def test_whatever_befalls_a_derived_file_it_is_right_again_after_a_pass(node: No
         assert look(node, path) != right
         node.tick()
         assert look(node, path) == right, harm
-    node.tick()  # Podman is asked before files are put right, and cannot answer without its configuration
-    assert is_ok(node)
+    settle(node)  # Podman is asked before files are put right, and cannot answer without its configuration
     assert restarted(node, before) == set()
 
 
