@@ -12,7 +12,7 @@ from archy import paths
 from archy.checks import SILENT
 from archy.liveness import LOADED
 from archy.observe import NodeState
-from archy.probed import Listed
+from archy.probed import Answer, Listed
 from archy.systemd import Unit
 
 PODMAN, NETWORK, STORAGE, LEFTOVERS = "podman", "network", "storage", "leftovers"
@@ -49,7 +49,8 @@ def could_see(node: NodeState, fault: Fault) -> bool:
         return True
     units = {app.id: app.unit for app in node.apps}
     there = [units[app] for app in fault.apps if app in units and units[app].active not in ("inactive", "failed")]
-    if fault.kind == NETWORK and node.probe.load > LOADED:  # silence says nothing
+    answers = [node.probe.apps[app].names for app in fault.apps if app in node.probe.apps]
+    if fault.kind == NETWORK and any(answer and _is_slow(answer, node) for answer in answers):
         return False
     return not node.probe.podman_error and all(
         unit.sub == "running" and node.probe.at > unit.changed + _SETTLE for unit in there
@@ -66,8 +67,7 @@ def _network(node: NodeState) -> list[Fault]:
         for name, app in sorted(node.probe.apps.items())
         if name in settled and app.id in known and app.names
     }
-    slow = node.probe.load > LOADED
-    found = {n: (i, a) for n, (i, a) in asked.items() if not (a.ok or (slow and a.kind == SILENT))}
+    found = {n: (i, a) for n, (i, a) in asked.items() if not (a.ok or _is_slow(a, node))}
     said = [f"{name}: {answer.said}" for name, (_, answer) in found.items()]
     if node.probe.pasta is False and settled:
         said.insert(0, "pasta does not run: no way out")
@@ -76,6 +76,11 @@ def _network(node: NodeState) -> list[Fault]:
     whole = "all apps: " if len(found) == len(asked) > 1 else ""
     containers = tuple(identity for identity, _ in found.values())
     return [Fault(NETWORK, whole + "; ".join(said[:4]), tuple(found), containers)]
+
+
+def _is_slow(answer: Answer, node: NodeState) -> bool:
+    """Whether silence may come of a busy machine."""
+    return not answer.ok and answer.kind == SILENT and node.probe.load > LOADED
 
 
 def _storage(node: NodeState) -> list[Fault]:

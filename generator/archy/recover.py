@@ -57,7 +57,7 @@ class Climber:
         # Those whose starts have failed meanwhile need not wait for the end of their pause.
         waiting = tuple(app.id for app in self._look().apps if app.unit.sub == "auto-restart" and not app.stopped)
         if waiting:
-            self._try(steps.Start(waiting))
+            self._try(steps.Restart(waiting, "not to wait for the end of their pause"))
         # The apps that Podman has forgotten meanwhile, and the status, are for a pass.
         subprocess.run(["systemctl", "start", "--no-block", "archy-reconcile.service"], check=False)
         return 1 if gave_up else 0

@@ -19,7 +19,7 @@ from archy.ladders import LADDERS, Rung
 from archy.observe import AppState, NodeState
 from archy.probed import Probe
 from archy.recovery import AT_WORK, GAVE_UP, MENDED, NOT_IT, Recovery
-from archy.steps import AsUser, Hold, Start, Step
+from archy.steps import AsUser, Hold, Restart, Start, Step
 
 LOCKS = Fault(PODMAN, "failed to open locks in /libpod_rootless_lock_990")
 PAUSE = Fault(PODMAN, "invalid internal status")
@@ -482,7 +482,7 @@ def test_who_waits_for_its_next_start_need_not_wait(world: World) -> None:
     world.apps = (running(**pausing), running("db"), running("c", stopped=True, **pausing))
     world.faults, world.mends = [LOCKS], {"rm -f": PODMAN}
     assert world.run() == 0
-    assert world.done[-1] == Start(("web",))
+    assert world.done[-1] == Restart(("web",), "not to wait for the end of their pause")
 
 
 def test_the_rungs_of_every_ladder_can_be_climbed(world: World) -> None:
