@@ -18,7 +18,7 @@ from archy.systemd import Unit
 PODMAN, NETWORK, STORAGE, LEFTOVERS = "podman", "network", "storage", "leftovers"
 _SETTLE = 5.0  # seconds after its start in which an app's name may not be known yet
 _OFTEN = 3  # starts in a row that Podman itself failed (podman-run(1): 125 to 127)
-_FAILED = (125, 126, 127)
+FAILED = (125, 126, 127)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _storage(node: NodeState) -> list[Fault]:
     found = [
         app.id
         for app in node.apps
-        if app.unit.status in _FAILED and app.unit.restarts >= _OFTEN and app.unit.active == "activating"
+        if app.unit.status in FAILED and app.unit.restarts >= _OFTEN and app.unit.active == "activating"
     ]
     return [Fault(STORAGE, f"Podman fails to start {', '.join(found)}", tuple(found))] if found else []
 

@@ -36,6 +36,11 @@ def main(argv: list[str]) -> int:
         return Climber("/").run()
 
 
+def _waits(app: observe.AppState) -> bool:
+    """Whether the next attempt to start it is yet to come, after one that failed in Podman itself."""
+    return app.unit.sub.startswith("auto-restart") and app.unit.status in diagnose.FAILED and not app.stopped
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -51,11 +56,14 @@ class Climber:
         """Mend what can be mended. Returns the exit code."""
         self._look()
         time.sleep(_AGAIN)
-        gave_up = False
+        gave_up, mended_kinds = False, set[str]()
         while (fault := self._due()) is not None:
             gave_up |= not self._mend(fault)
-        # Those whose starts have failed meanwhile need not wait for the end of their pause.
-        waiting = tuple(app.id for app in self._look().apps if app.unit.sub == "auto-restart" and not app.stopped)
+            if self.recovery.episodes[fault.kind].result == recovery.MENDED:
+                mended_kinds.add(fault.kind)
+        # Those that Podman has failed to start need not wait for the end of their pause, now that it is mended.
+        mended = bool({diagnose.PODMAN, diagnose.STORAGE} & mended_kinds)
+        waiting = tuple(app.id for app in self._look().apps if _waits(app)) if mended else ()
         if waiting:
             self._try(steps.Restart(waiting, "not to wait for the end of their pause"))
         # The apps that Podman has forgotten meanwhile, and the status, are for a pass.

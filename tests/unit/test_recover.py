@@ -478,7 +478,7 @@ def test_a_damaged_storage_that_stays_so(world: World) -> None:
 
 
 def test_who_waits_for_its_next_start_need_not_wait(world: World) -> None:
-    pausing = {"active": "activating", "sub": "auto-restart"}
+    pausing = {"active": "activating", "sub": "auto-restart", "status": 125}
     world.apps = (running(**pausing), running("db"), running("c", stopped=True, **pausing))
     world.faults, world.mends = [LOCKS], {"rm -f": PODMAN}
     assert world.run() == 0
