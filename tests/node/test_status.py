@@ -77,6 +77,8 @@ def test_whatever_is_wrong_with_an_app_is_seen_with_its_reason(node: Node) -> No
 
     try:
         node.wait("all of them seen", lambda: levels(node, *bad) == (1, {"degraded"}), 120)
+        # Before its third, nothing is said of it between two attempts.
+        node.wait("three attempts", lambda: int(node.show("archy-never", "NRestarts")) >= 3, 60)
         node.tick()
         apps = node.status()[1]["apps"]
         told = {app: "; ".join([*apps[app]["problems"], apps[app]["error"] or ""]) for app in bad}
