@@ -15,7 +15,6 @@ from archy import (
     derive,
     facts,
     installed,
-    manifest,
     paths,
     quadlet,
     rendering,
@@ -53,6 +52,8 @@ def list_(options: argparse.Namespace) -> int:
                 "state": unit.active if unit else ("unknown" if entry.installed else "not installed"),
                 "restarts": unit.restarts if unit else 0,
                 "companion_of": entry.companion_of,
+                "part_of": entry.part_of,
+                "provides": entry.provides,
                 "problems": [_as_data(problem) for problem in entry.problems],
             }
         )
@@ -110,7 +111,7 @@ def _problems(source: Source) -> tuple[list[Problem], list[str]]:
     app, problems = build.model("/", source)
     if app is None or source.content is None:
         return list(problems), []
-    notes = manifest.notes(source.content, source.path)
+    notes: list[str] = []
     if quadlet.exists("/"):
         problems = _built(source).problems
     else:
@@ -140,7 +141,7 @@ def _sample(app: App, folder: str, files: tuple[GeneratedFile, ...] | None = Non
     own = dict.fromkeys(rendering.own_names(app), "")
     host = {"HOST_IP": "192.0.2.1", "HOST_MDNS": "node.local", "DISK_GB": "1000"}
     other = facts.summary(app)
-    other["aliases"] = [rpc.HOST]
+    other["provides"] = rpc.HOST
     apps = {app.id: facts.summary(app), "": other}
     known = rendering.Facts(_SAMPLE_OWNER, settings.parse(None), host, frozenset(), apps)
     return Material(app, beside, values, own, known)

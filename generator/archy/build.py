@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from archy import installed, manifest, paths, quadlet
+from archy import circles, claims, facts, grants, installed, look, manifest, paths, quadlet
 from archy.convert import Texts, convert, one_line
+from archy.document import Path
 from archy.installed import Source
 from archy.model import App
 from archy.owner import Owner, owner_of
@@ -42,16 +43,55 @@ def model(root: str, source: Source) -> tuple[App | None, tuple[Problem, ...]]:
         return None, (Problem(source.path, 0, 0, "", "must be a file, not a link"),)
     try:
         if installed.is_accepted(root, source):
-            return manifest.trusted(source.content, source.path), ()
-        return manifest.check(source.content, source.path, source.id, source.beside), ()
+            app = manifest.trusted(source.content, source.path)
+        else:
+            app = manifest.check(source.content, source.path, source.id, source.beside)
+        found = [*_lacking(root, app), *_other_data(source, app)]
+        return (None, manifest.placed(source.content, source.path, found)) if found else (app, ())
     except Refused as refused:
         return None, refused.problems
     except Exception as error:  # a fault of ours must not take other apps down with it
         return None, (Problem(source.path, 0, 0, "", f"cannot be understood: {type(error).__name__}: {error}"),)
 
 
-def last_good(source: Source) -> App | None:
-    """The app of the last accepted manifest, if there is one that this version of archy can use."""
+def _lacking(root: str, app: App) -> list[tuple[Path, str]]:
+    known = named(root, app)
+    return grants.lacking(app, granted(root), known) if grants.wishes(app, known) else []
+
+
+def named(root: str, app: App) -> frozenset[str]:
+    """The names of all apps that the node knows, where `app` uses something that could be one's."""
+    if not claims.claims(app):
+        return frozenset()
+    return frozenset({*installed.ids(root)[0], *installed.shelf(root)})
+
+
+def granted(root: str) -> grants.Grants:
+    """The grants that are in force: the last good ones, if the file has turned bad."""
+    for path in (paths.GRANTS, paths.ACCEPTED_GRANTS):
+        try:
+            return grants.parse(look.content(root, path), path)
+        except Refused:
+            continue
+    return {}
+
+
+def _other_data(source: Source, app: App) -> list[tuple[Path, str]]:
+    """Whether another version of the app's data is wanted than the one there is: nobody has converted it."""
+    before = _accepted(source)
+    if before is None or not before.data_version or before.data_version == app.data_version:
+        return []
+    why = f"must stay {before.data_version}, of which there is data; to go on with another, convert the data first"
+    return [(("app", "container", "data_version"), f"{why}, then archy app remove {source.id} and install it again")]
+
+
+def last_good(root: str, source: Source) -> App | None:
+    """The app of the last accepted manifest, if this version of archy can use it, and it has the grants it needs."""
+    app = _accepted(source)
+    return app if app and not _lacking(root, app) else None
+
+
+def _accepted(source: Source) -> App | None:
     if source.accepted is None:
         return None
     try:
@@ -72,14 +112,35 @@ def build(root: str, sources: Iterable[Source], work: str, owner: Owner | None =
         return {s.id: _refused(root, s, (Problem(s.path, 0, 0, "", str(error)),)) for s in todo.values()}
     models = {app_id: model(root, source) for app_id, source in todo.items()}
     good = {app_id: app for app_id, (app, _) in models.items() if app is not None}
-    problems = {app_id: said for app_id, (_, said) in models.items() if said}
+    problems = {app_id: said for app_id, (_, said) in models.items() if said} | _circles(root, todo, good)
+    good = {app_id: app for app_id, app in good.items() if app_id not in problems}
     result = _convert(root, todo, good, problems, owner, work)
     if problems:
-        fallback = {app_id: app for app_id in problems if (app := last_good(todo[app_id])) is not None}
+        fallback = {app_id: app for app_id in problems if (app := last_good(root, todo[app_id])) is not None}
         result |= _convert(root, todo, fallback, problems, owner, work)
     return {
         app_id: result[app_id] if app_id in result else _refused(root, source, problems[app_id])
         for app_id, source in todo.items()
+    }
+
+
+def _circles(root: str, sources: dict[str, Source], apps: dict[str, App]) -> dict[str, tuple[Problem, ...]]:
+    """What is wrong with those of `apps` that would wait for themselves, among all that are installed."""
+    new = [app_id for app_id in apps if not installed.is_accepted(root, sources[app_id])]
+    if not new:
+        return {}
+    known = facts.load(root)["apps"]
+    there = {}
+    for app_id in installed.ids(root)[0]:
+        # One that is refused for the circle counts as well, whichever of them is looked at alone.
+        judged = app_id in known or app_id in sources
+        app = apps.get(app_id) or (None if judged else model(root, installed.source(root, app_id))[0])
+        if app or app_id in known:
+            there[app_id] = facts.summary(app) if app else known[app_id]
+    found = circles.closed(there, [app_id for app_id in new if app_id in there])
+    return {
+        app_id: manifest.placed(sources[app_id].content or b"", sources[app_id].path, [problem])
+        for app_id, problem in found.items()
     }
 
 

@@ -12,15 +12,17 @@ import os
 from archy import __version__, paths
 from archy.installed import Source, read, user_line
 
+LINK = "-> "  # begins a text that stands for a link, to what follows
 _HEAD = "# archy bundle"
 _MARK = "\n--- "  # begins no line of a unit file
 
 
 def renderer(root: str) -> bytes:
-    """What turns manifests into Quadlet text on this node: archy, and the service user."""
+    """What turns manifests into Quadlet text on this node: archy, the service user, and what the operator grants."""
     # A package that was built again under the same number has other times.
     changed = [_changed(paths.under(root, paths.TEMPLATES)), _changed(os.path.dirname(__file__))]
-    return f"{__version__} {changed}\0".encode() + user_line(root)
+    granted = read(paths.under(root, paths.GRANTS)) or b""
+    return f"{__version__} {changed}\0".encode() + user_line(root) + (b"\0" + granted if granted else b"")
 
 
 def _changed(path: str) -> int:

@@ -23,6 +23,18 @@ class Entry:
     app: App | None
     problems: tuple[Problem, ...]
     companion_of: str = ""
+    part_of: str = ""
+    provides: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What others may call the app when they need it, or belong to it."""
+        return (self.id, self.provides) if self.provides else (self.id,)
+
+    @property
+    def whole(self) -> str:
+        """The app that this one belongs to, by its ID or by what it provides; empty for one of its own."""
+        return self.companion_of or self.part_of
 
 
 def entry(root: str, app_id: str) -> Entry | None:
@@ -35,11 +47,14 @@ def entry(root: str, app_id: str) -> Entry | None:
         source = installed.source(root, app_id)
         app, problems = build.model(root, source)
         origin = "own" if os.path.realpath(installed.folder(root, app_id)) != os.path.realpath(shelf) else "catalogue"
-        known = app or build.last_good(source)
-        parent = known.companion_of if known else ""
-        return Entry(app_id, installed.folder(root, app_id), origin, True, app, problems, parent)
+        known = app or build.last_good(root, source)
+        return Entry(app_id, installed.folder(root, app_id), origin, True, app, problems, *_place(known))
     app, problems = build.model(root, source_at(shelf, f"{paths.CATALOGUE}/{app_id}"))
-    return Entry(app_id, shelf, "catalogue", False, app, problems, app.companion_of if app else "")
+    return Entry(app_id, shelf, "catalogue", False, app, problems, *_place(app))
+
+
+def _place(app: App | None) -> tuple[str, str, str]:
+    return (app.companion_of, app.part_of, app.provides) if app else ("", "", "")
 
 
 def source_at(folder: str, name: str) -> Source:
@@ -51,14 +66,23 @@ def source_at(folder: str, name: str) -> Source:
 
 def entries(root: str) -> list[Entry]:
     """All apps, installed or not, sorted by ID."""
-    try:
-        shelf = os.listdir(paths.under(root, paths.CATALOGUE))
-    except FileNotFoundError:
-        shelf = []
-    names = sorted({*shelf, *installed.ids(root)[0]})
+    names = sorted({*installed.shelf(root), *installed.ids(root)[0]})
     return [found for name in names if (found := entry(root, name)) is not None]
 
 
-def companions(all_entries: list[Entry], app_id: str) -> list[str]:
-    """The apps that belong to `app_id`: installed with it, removed before it."""
-    return [entry.id for entry in all_entries if entry.companion_of == app_id]
+def belonging(all_entries: list[Entry], app_id: str) -> list[str]:
+    """The parts and the companions of `app_id`: installed with it, removed before it."""
+    names = next((entry.names for entry in all_entries if entry.id == app_id), (app_id,))
+    return [entry.id for entry in all_entries if entry.whole in names]
+
+
+def stopped_in_order(all_entries: list[Entry], app_id: str) -> list[str]:
+    """An app and all that belongs to it, in the order in which they stop: what asks before what is asked."""
+    companions = {entry.id for entry in all_entries if entry.companion_of}
+    mine = belonging(all_entries, app_id)
+    return [*(name for name in mine if name in companions), app_id, *(name for name in mine if name not in companions)]
+
+
+def called(all_entries: list[Entry], name: str) -> list[Entry]:
+    """The apps that a need for `name` may mean: the one of that ID, or all that provide it."""
+    return [entry for entry in all_entries if name in entry.names]

@@ -155,8 +155,8 @@ class Command(Check):
         try:
             self.process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
             self.descriptor = os.pidfd_open(self.process.pid)
-        except OSError as error:
-            self.failed(WRONG, f"{command[0]}: {error.strerror}")
+        except (OSError, ValueError) as error:  # no word can hold everything
+            self.failed(WRONG, f"{command[0]}: {getattr(error, 'strerror', error)}")
 
     def fileno(self) -> int:
         return self.descriptor

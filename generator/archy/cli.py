@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from archy import __version__, app_commands, control, install, node_commands, systemd
+from archy import __version__, app_commands, control, image_commands, install, node_commands, show, switch, systemd
 from archy.output import FAILED, NOT_PERMITTED, OK, REFUSED, CannotDo, complain, say
 from archy.problem import Refused
 
@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = apps.add_subparsers(metavar="VERB", required=True)
     read, act = _common(json=True), _common(json=False)
     _add(verbs, "list", app_commands.list_, "show all apps, installed or not, and how they are", read)
+    text = "show what an app is, what it needs, and what it may do, before or after it is installed"
+    _add(verbs, "show", show.show, text, read, "APP")
     text = "check a manifest, or the folder of one, and show everything wrong with it"
     _add(verbs, "validate", app_commands.validate, text, read, "PATH")
     text = "print the Quadlet text and the units of an app (an ID, or a path with a /), and touch nothing"
@@ -86,6 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     one = _add(verbs, "start", _as_root(_start), "start an app again, and what it needs", act, "APP")
     one.add_argument("--yes", action="store_true", help="do not ask before starting what it needs and was stopped")
+    text = "change from an app to an alternative, which goes on with the same data"
+    one = _add(verbs, "switch", _as_root(_switch), text, act, "APP")
+    one.add_argument("other", metavar="OTHER")
+    images = groups.add_parser("image", help="the images of apps: which are there, and loading them", **_LAYOUT)
+    verbs = images.add_subparsers(metavar="VERB", required=True)
+    text = "show the images that apps want, which are there, and what is said of those that are not"
+    _add(verbs, "list", _as_root(image_commands.list_), text, read, group="image")
+    text = "load images from an archive (- is standard input), for a node without a network"
+    _add(verbs, "load", _as_root(image_commands.load), text, act, "FILE", "image")
     secrets = groups.add_parser("secret", help="the secrets: which there are, and new values for them", **_LAYOUT)
     verbs = secrets.add_subparsers(metavar="VERB", required=True)
     _add(
@@ -140,6 +151,11 @@ def _stop(options: argparse.Namespace) -> int:
     return OK
 
 
+def _switch(options: argparse.Namespace) -> int:
+    switch.switch(options.app, options.other)
+    return OK
+
+
 def _start(options: argparse.Namespace) -> int:
     control.start(options.app, options.yes)
     return OK
@@ -149,7 +165,7 @@ def _as_root(run: Command) -> Command:
     """The command for root only, on a machine that systemd runs."""
 
     def checked(options: argparse.Namespace) -> int:
-        target = getattr(options, "app", getattr(options, "name", ""))
+        target = next((getattr(options, name) for name in ("app", "name", "file") if hasattr(options, name)), "")
         what = f"{options.what} {target}".strip()
         if os.geteuid() != 0:
             raise CannotDo(what, "archy", "only root may do this", "use sudo", NOT_PERMITTED)

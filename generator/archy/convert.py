@@ -5,6 +5,7 @@ import os
 import subprocess
 
 from archy import disk, paths, rewrite
+from archy.cache import LINK
 
 Texts = dict[str, str]
 _TIMEOUT = 25  # seconds; systemd gives a generator 90, and there may be three runs
@@ -22,25 +23,33 @@ def convert(root: str, texts: dict[str, Texts], work: str) -> tuple[dict[str, Te
     disk.make_flat(target)
     try:
         for name, text in {name: text for app in texts.values() for name, text in app.items()}.items():
-            disk.write(f"{source}/{name}", text)
+            if not _is_finished(name, text):
+                disk.write(f"{source}/{name}", text)
         complaints = _run(root, source, target)
         units: dict[str, Texts] = {}
         reasons: dict[str, str] = {}
         for app_id, app in texts.items():
-            produced = {service: text for name in app if (text := _read(f"{target}/{(service := service_name(name))}"))}
-            lacking = [name for name in app if service_name(name) not in produced]
+            finished = {name: text for name, text in app.items() if _is_finished(name, text)}
+            wanted = {name: service_name(name) for name in app if name not in finished}
+            produced = {service: text for service in wanted.values() if (text := _read(f"{target}/{service}"))}
+            lacking = [name for name, service in wanted.items() if service not in produced]
             if lacking:
                 said = [line for name in lacking for line in complaints if f'"{name}"' in line]
                 reasons[app_id] = "; ".join(said or complaints) or "no unit came out"
                 continue
             try:
-                units[app_id] = {name: rewrite.service(text, source) for name, text in produced.items()}
+                units[app_id] = {name: rewrite.service(text, source) for name, text in produced.items()} | finished
             except Exception as error:  # text that no Quadlet we know writes: this app's trouble alone
                 reasons[app_id] = f"what Quadlet wrote is not understood: {error}"
         return units, reasons
     finally:
         disk.remove_flat(source)
         disk.remove_flat(target)
+
+
+def _is_finished(name: str, text: str) -> bool:
+    """Whether it is a link or a drop-in already, and no text for Quadlet."""
+    return "/" in name or text.startswith(LINK)
 
 
 def service_name(name: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from archy import certificate, paths, rendering, rpc, secret
+from archy import certificate, grants, paths, rendering, rpc, secret
 from archy.model import App, Secret
 from archy.owner import Owner
-from archy.quadlet import environment_path
+from archy.quadlet_keys import environment_path
 from archy.rendering import CannotDerive, Material
 from archy.steps import Directory, File, Ownership, Step
 
@@ -83,7 +83,9 @@ def directories(app: App, owner: Owner) -> list[Directory]:
     """The sources of the app's bind mounts, which Podman does not create; those of its files. What exists is left."""
     made = {file.path for file in app.files} | {path for pair in app.certificates for path in (pair.crt, pair.key)}
     uid, gid = data_owner(app, owner)
-    sources = {volume.source for volume in app.volumes if volume.kind == "bind"} - made
+    # What needs a grant is not the app's own: it is there already, and may be a file or a socket.
+    granted = {wish.value for wish in grants.wishes(app)}
+    sources = {volume.source for volume in app.volumes if volume.kind == "bind"} - made - granted
     above = {os.path.dirname(path) for path in made}
     result = [Directory(path, uid, gid, 0o750) for path in sorted(sources | above)]
     if app.derived_env:
@@ -172,7 +174,8 @@ def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step
         if now is None:
             steps.append(File(file.path, file.content, file.uid, file.gid, file.mode, "missing"))
         elif file.path in once:
-            continue
+            if now.content is None:  # as a link, it would lead the app's mounts to where it likes
+                raise CannotDerive(f"{file.path}: is not a file; remove it to have it made again")
         elif now.content != file.content:
             steps.append(File(file.path, file.content, file.uid, file.gid, file.mode, "content differs"))
         elif (now.uid, now.gid, now.mode) != (file.uid, file.gid, file.mode):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from archy import paths
@@ -32,13 +33,16 @@ class Fault:
     timers: tuple[str, ...] = ()
 
 
-def faults(node: NodeState) -> list[Fault]:
-    """All faults, the one first that the others may come from."""
+def faults(node: NodeState, before: Sequence[Fault] | None = None) -> list[Fault]:
+    """All faults, the one first that the others may come from.
+
+    Where apps come and go, each look finds other leftovers, for a moment: those count that were found `before`, too.
+    """
     if node.probe.podman_error:
         return [Fault(PODMAN, node.probe.podman_error)]
     if node.probe.error or node.probe.containers is None:
         return []
-    return [*_network(node), *_storage(node), *_leftovers(node)]
+    return [*_network(node), *_storage(node), *_leftovers(node, before)]
 
 
 def could_see(node: NodeState, fault: Fault) -> bool:
@@ -52,9 +56,17 @@ def could_see(node: NodeState, fault: Fault) -> bool:
     answers = [node.probe.apps[app].names for app in fault.apps if app in node.probe.apps]
     if fault.kind == NETWORK and any(answer and _is_slow(answer, node) for answer in answers):
         return False
-    return not node.probe.podman_error and all(
-        unit.sub == "running" and node.probe.at > unit.changed + _SETTLE for unit in there
-    )
+    if node.probe.podman_error:
+        return False
+    seen = [unit.sub in ("running", "exited") and node.probe.at > unit.changed + _SETTLE for unit in there]
+    # The network is that of all: one of its apps is enough. Another may take an hour to stop, or never be ready.
+    return any(seen or [True]) if fault.kind == NETWORK else all(seen)
+
+
+def is_early(node: NodeState) -> bool:
+    """Whether something may be a fault at the next look though nothing changes: it is just too soon, or too busy."""
+    young = any(app.unit.active == "active" and node.probe.at <= app.unit.changed + _SETTLE for app in node.apps)
+    return young or any(app.names and not app.names.ok for app in node.probe.apps.values())
 
 
 def _network(node: NodeState) -> list[Fault]:
@@ -93,17 +105,21 @@ def _storage(node: NodeState) -> list[Fault]:
     return [Fault(STORAGE, f"Podman fails to start {', '.join(found)}", tuple(found))] if found else []
 
 
-def _leftovers(node: NodeState) -> list[Fault]:
+def _leftovers(node: NodeState, before: Sequence[Fault] | None) -> list[Fault]:
     """Containers of ours that no unit has, and health timers of containers that are gone."""
+    seen = None if before is None else {what for fault in before for what in (*fault.containers, *fault.timers)}
     units = {paths.unit(app.id): app.unit for app in node.apps}
     living = {app.id for app in node.probe.apps.values()}
     containers = [
         entry
         for entry in node.probe.containers or ()
         if entry.unit in units and entry.id not in living and _is_left(entry, units[entry.unit], node)
+        if seen is None or entry.id in seen
     ]
     known = {*living, *(entry.id for entry in node.probe.containers or ())}
-    timers = [timer for timer in node.probe.timers if timer.partition("-")[0] not in known]
+    timers = [
+        timer for timer in node.probe.timers if timer.partition("-")[0] not in known and (seen is None or timer in seen)
+    ]
     said = [f"container {entry.name} of {entry.unit}, {entry.state}" for entry in containers]
     said += [f"{len(timers)} health timers of containers that are gone"] if timers else []
     if not said:
@@ -113,5 +129,5 @@ def _leftovers(node: NodeState) -> list[Fault]:
 
 def _is_left(entry: Listed, unit: Unit, node: NodeState) -> bool:
     """Whether nobody is about to make, or to remove, the unit's container; one that runs may be a unit's elsewhere."""
-    settled = unit.sub in ("dead", "failed", "running") and node.probe.podman_at > unit.changed + _SETTLE
+    settled = unit.sub in ("dead", "failed", "running", "exited") and node.probe.podman_at > unit.changed + _SETTLE
     return settled and unit.generated and (entry.state != "running" or unit.sub != "running")

@@ -132,6 +132,7 @@ class _Builder:
         self.problems: list[Problem] = []
         self.fatal = False
         self.nodes = 0
+        self.deep = False
 
     def say(self, node: Any, path: Path, reason: str, fatal: bool = True) -> None:
         self.fatal |= fatal
@@ -145,7 +146,9 @@ class _Builder:
                 self.say(node, path, f"expands to more than {MAX_NODES} values")
             return None
         if len(path) > MAX_DEPTH:  # by aliases, which may also lead back to themselves
-            self.say(node, path[:4], f"is nested more than {MAX_DEPTH} levels deep")
+            if not self.deep:  # once: circles have many such places
+                self.say(node, path[:4], f"is nested more than {MAX_DEPTH} levels deep")
+            self.deep = True
             return None
         self.marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if node.tag not in _PLAIN_TAGS:

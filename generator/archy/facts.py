@@ -23,12 +23,19 @@ if TYPE_CHECKING:
         name: str
         version: str
         container: str
+        image: str
+        pull: str
         network: str
         ports: bool
         aliases: list[str]
+        provides: str
+        one_shot: bool
         needs: list[str]
+        after: list[str]
         restart_after: list[str]
         companion_of: str
+        part_of: str
+        bitcoin: list[str]
         rpcwhitelist: list[str] | None
         restart_when_changed: bool
         start_timeout: int | None
@@ -54,12 +61,19 @@ def summary(app: "App") -> "Summary":
         "name": app.name,
         "version": app.version,
         "container": app.container_name,
+        "image": app.image,
+        "pull": app.pull,
         "network": app.network,
         "ports": bool(app.ports),
         "aliases": list(app.aliases),
+        "provides": app.provides,
+        "one_shot": app.one_shot,
         "needs": app.need_ids,
+        "after": [need.app_id for need in app.needs],
         "restart_after": [need.app_id for need in app.needs if need.restart],
         "companion_of": app.companion_of,
+        "part_of": app.part_of,
+        "bitcoin": list(app.bitcoin),
         "rpcwhitelist": None if app.rpcwhitelist is None else list(app.rpcwhitelist),
         "restart_when_changed": app.restart_when_changed,
         "start_timeout": app.start_timeout,

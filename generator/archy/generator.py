@@ -9,6 +9,7 @@ import os
 import sys
 
 from archy import cache, disk, installed, paths
+from archy.unit_dir import UnitDir
 
 # Both want all apps, each by links of its own: systemd does not follow Wants= through a unit that is active already.
 _WANTED_BY = ("archy.target", "archy-all.service")
@@ -27,6 +28,7 @@ SuccessExitStatus=143 137
 ExecStart=/bin/false
 ExecStop=-/usr/libexec/archy/archy-stop 3600 /run/archipelago/%N.cid
 """
+_NO_NAME = "is not the name of an app (lower-case letters, digits, hyphens)"
 # Where an operator's own units are. The last one ranks below generated units: ours is not written then.
 _NATIVE = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
 
@@ -64,12 +66,10 @@ def generate(root: str, out: str) -> list[str]:
     except OSError as error:
         warnings.append(f"{paths.APPS}: {error.strerror}: the last good versions of all apps stay in force")
         app_ids, odd = installed.accepted_ids(root), []
-    warnings += [
-        f"{paths.APPS}/{name}: is not the name of an app (lower-case letters, digits, hyphens)" for name in odd
-    ]
+    warnings += [f"{paths.APPS}/{name}: {_odd(name)}" for name in odd]
     active = installed.running(root)
+    units = UnitDir(out, set(map(paths.unit, app_ids)), set(map(paths.unit, active)))
     tools = cache.toolchain(root)
-    units: dict[str, str] = {}
     missing = []
     local = _names(paths.under(root, _NATIVE[-1]))
     for app_id in app_ids:
@@ -80,8 +80,7 @@ def generate(root: str, out: str) -> list[str]:
         if found is None:
             missing.append(source)
         else:
-            units.update(found)
-    _write(out, units)
+            units.add(found)
     stopped = installed.stopped(root)
     _link_wants(out, [paths.unit(app_id) for app_id in app_ids if app_id not in stopped])
     gone = [app_id for app_id in sorted(active) if app_id not in app_ids and not _is_native(root, app_id)]
@@ -89,26 +88,26 @@ def generate(root: str, out: str) -> list[str]:
     # From here on it may take long, or go wrong: what nothing is wrong with is written already.
     try:
         if missing:
-            missing = _convert(root, missing, out)
+            missing = _convert(root, missing, units)
         if missing or gone:
-            warnings += _build(root, missing, gone, active, out)
+            warnings += _build(root, missing, gone, active, units)
     except Exception as error:
         lacking = [app_id for app_id in [*(source.id for source in missing), *gone] if not _has(out, app_id)]
         warnings += [f"{app_id}: cannot be made into a unit: {type(error).__name__}: {error}" for app_id in lacking]
-        _write(out, {paths.unit(app_id): _LAST_RESORT for app_id in lacking})
+        units.add({paths.unit(app_id): _LAST_RESORT for app_id in lacking})
     return warnings
+
+
+def _odd(name: str) -> str:
+    reserved = installed.is_label(name)  # no unit of such a name is written, not even one that states a refusal
+    return "is reserved for units of archy's own" if reserved else _NO_NAME
 
 
 def _has(out: str, app_id: str) -> bool:
     return os.path.exists(f"{out}/{paths.unit(app_id)}")
 
 
-def _write(out: str, units: dict[str, str]) -> None:
-    for name, text in units.items():
-        disk.write(f"{out}/{name}", text)
-
-
-def _convert(root: str, sources: list[installed.Source], out: str) -> list[installed.Source]:
+def _convert(root: str, sources: list[installed.Source], units: UnitDir) -> list[installed.Source]:
     """Write the units of those whose Quadlet text was kept when they were accepted; returns the others."""
     from archy.convert import convert
 
@@ -119,27 +118,27 @@ def _convert(root: str, sources: list[installed.Source], out: str) -> list[insta
             text = cache.unpack(root, cache.text_path(source.id), cache.text_key(tools, source))
             if text is not None:
                 texts[source.id] = text
-    converted, _ = convert(root, texts, out)
+    converted, _ = convert(root, texts, units.path)
     for found in converted.values():
-        _write(out, found)
+        units.add(found)
     return [source for source in sources if source.id not in converted]
 
 
-def _build(root: str, missing: list[installed.Source], gone: list[str], active: set[str], out: str) -> list[str]:
+def _build(root: str, missing: list[installed.Source], gone: list[str], active: set[str], units: UnitDir) -> list[str]:
     """Write the units of what is not known yet, is bad, or is gone but runs; returns warnings."""
     from archy import build
 
     warnings = []
-    outcome = build.build(root, missing, out)
+    outcome = build.build(root, missing, units.path)
     for app_id, built in outcome.items():
         warnings += [str(problem) for problem in built.problems]
-        _write(out, built.units)
+        units.add(built.units)
         if built.app is None and app_id in active:
             gone = [*gone, app_id]
     for app_id in gone:
         problems = outcome[app_id].problems if app_id in outcome else ()
         try:
-            _write(out, {paths.unit(app_id): build.leftover(root, app_id, problems)})
+            units.add({paths.unit(app_id): build.leftover(root, app_id, problems)})
         except LookupError as error:
             warnings.append(f"{app_id}: runs, but nobody can stop it well: {error}")
     return warnings
@@ -165,10 +164,12 @@ def _link_wants(out: str, names: list[str]) -> None:
 
 
 def _adopt_user_manager(root: str, out: str, wanted: bool) -> None:
-    """The drop-in for the service user's manager; its name holds the UID, so it cannot be shipped as a file."""
+    """Drop-ins for the service user's manager, and for what needs it; they name its UID, so none is shipped."""
     fields = installed.user_line(root).split(b":")
-    if wanted and len(fields) > 2:
-        directory = f"{out}/user@{fields[2].decode()}.service.d"
-        disk.make_flat(directory)
-        with open(paths.under(root, f"{paths.TEMPLATES}/user-manager.conf"), encoding="utf-8") as template:
-            disk.write(f"{directory}/50-archy.conf", template.read())
+    if not wanted or len(fields) < 3:
+        return
+    unit = f"user@{fields[2].decode()}.service"
+    for name, template in ((unit, "user-manager.conf"), ("archy-image@.service", "image.conf")):
+        disk.make_flat(f"{out}/{name}.d")
+        with open(paths.under(root, f"{paths.TEMPLATES}/{template}"), encoding="utf-8") as file:
+            disk.write(f"{out}/{name}.d/50-archy.conf", file.read().replace("USER_MANAGER", unit))

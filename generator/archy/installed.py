@@ -12,7 +12,24 @@ import stat
 from archy import __version__, paths
 
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-
+# Unit names that are ours: archy-<id>.service must never be one of them, nor one of the units Quadlet makes.
+_RESERVED = frozenset(
+    (
+        "all",
+        "archipelago",
+        "bitcoin",
+        "hold",
+        "image",
+        "podman",
+        "prepare",
+        "probe",
+        "rebuild",
+        "reconcile",
+        "recover",
+        "wait",
+    )
+)
+_RESERVED_ENDINGS = ("-network", "-volume", "-build", "-image", "-pod")
 
 # Of a manifest that is larger, enough is read to be refused (see document.MAX_BYTES).
 _MAX_BYTES = 1024 * 1024
@@ -43,13 +60,27 @@ def is_label(name: str) -> bool:
     return 0 < len(name) <= 63 and _LABEL.issuperset(name) and name[0] != "-" and name[-1] != "-"
 
 
+def is_reserved(app_id: str) -> bool:
+    """Whether archy-<id>.service would be a unit of archy's own, or archy-<id> the container of a companion."""
+    return app_id in _RESERVED or app_id.endswith(_RESERVED_ENDINGS) or app_id.startswith("archy-")
+
+
 def ids(root: str) -> tuple[list[str], list[str]]:
     """The IDs of all installed apps, sorted, and the names of other entries that cannot be an app."""
     try:
         names = sorted(name for name in os.listdir(paths.under(root, paths.APPS)) if not name.startswith("."))
     except FileNotFoundError:
         return [], []
-    return [name for name in names if is_label(name)], [name for name in names if not is_label(name)]
+    good = [name for name in names if is_label(name) and not is_reserved(name)]
+    return good, [name for name in names if name not in good]
+
+
+def shelf(root: str) -> list[str]:
+    """The IDs of all apps of the catalogue."""
+    try:
+        return sorted(filter(is_label, os.listdir(paths.under(root, paths.CATALOGUE))))
+    except FileNotFoundError:
+        return []
 
 
 def folder(root: str, app_id: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from archy import systemd
 from archy.status import OK, Status
@@ -17,10 +18,16 @@ def with_errors(status: Status) -> Status:
     Not part of the file: that is for everybody, and nobody knows what apps write into their logs.
     """
     apps = {
-        app_id: {**app, "error": _last_line(app["unit"]) if app["level"] != OK else None}
+        app_id: {**app, "error": _error(app) if app["level"] != OK and not app["image"] else None}
         for app_id, app in status["apps"].items()
     }
     return {**status, "apps": apps}
+
+
+def _error(app: dict[str, Any]) -> str | None:
+    said = _last_line(app["unit"])
+    # A unit that states a refusal logs what is known as a problem already.
+    return None if said and any(said[:100] in problem for problem in app["problems"]) else said
 
 
 def _last_line(unit: str) -> str | None:

@@ -79,8 +79,10 @@ def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], no
         **_odd(app, probed, last, node),
     }
     entry |= _untold(app, check, last, node)
-    failed, odd, untold = (float(entry[key]) for key in ("failed", "odd", "untold"))
     retries = app.summary["health"]["retries"] if app.summary and app.summary["health"] else _RETRIES
+    if node.recovering:  # it may fail for a reason of the node: the answer after that decides
+        entry["failed"] = min(float(entry["failed"]), retries - 0.5)
+    failed, odd, untold = (float(entry[key]) for key in ("failed", "odd", "untold"))
     said = _held(probed) or (check.said if check and not check.ok else "")
     fault = ""
     if failed >= retries and app.unit.sub == "running":
@@ -126,6 +128,8 @@ def _odd(app: AppState, probed: Probed, last: Mapping[str, float], node: NodeSta
     """How often in a row Podman did not know its container, or it lacked what belongs to it."""
     odd, at = last.get("odd", 0.0), last.get("odd_at", 0.0)
     began = app.unit.changed if app.unit.sub == "running" else app.unit.began + _BEGIN - _SETTLE
+    if app.summary and app.summary["one_shot"]:  # what is to end may do so
+        return {"odd": 0.0, "odd_at": at}
     if node.probe.containers is None or node.probe.at <= at or node.probe.podman_at <= began + _SETTLE:
         return {"odd": odd, "odd_at": at}
     return {"odd": odd + 1 if _oddity(app, probed, node) else 0, "odd_at": node.probe.at}

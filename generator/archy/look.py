@@ -12,7 +12,7 @@ from archy.derive import Found
 from archy.model import App
 from archy.rendering import CannotDerive
 
-_MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
+MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
 
 
 def files(root: str, wanted: Iterable[str]) -> dict[str, Found]:
@@ -31,10 +31,10 @@ def files(root: str, wanted: Iterable[str]) -> dict[str, Found]:
 def _found(parent: int, name: str) -> Found:
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     content = None
-    if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_FILE:
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
         with open(descriptor, "rb") as file:
-            content = file.read(_MAX_FILE)
+            content = file.read(MAX_FILE)
     return Found(content, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 

@@ -7,26 +7,18 @@ nobody has checked before (`check`); a copy of one that was accepted is only typ
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-from dataclasses import replace
 from typing import Any
 
-from archy.document import Document, Path, load, typed
+from archy import schemas
+from archy.document import Path, load, typed
 from archy.model import App
 from archy.parse import app_of
-from archy.problem import Refused
-
-_SCHEMA = os.path.join(os.path.dirname(__file__), "manifest.schema.json")
+from archy.problem import Problem, Refused
 
 
-@functools.cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of a manifest."""
-    with open(_SCHEMA, encoding="utf-8") as file:
-        result: dict[str, Any] = json.load(file)
-    return result
+    return schemas.schema("manifest")
 
 
 def trusted(content: bytes, file: str) -> App:
@@ -41,7 +33,7 @@ def check(content: bytes, file: str, app_id: str, beside: frozenset[str]) -> App
     """
     from archy import rules, validation
 
-    document = _document(content, file)
+    document = schemas.document(content, file, "manifest")
     problems = validation.problems(document, schema())
     refused = {path for path, _ in problems}
     sound = _without(document.data, refused)
@@ -54,17 +46,16 @@ def check(content: bytes, file: str, app_id: str, beside: frozenset[str]) -> App
     return app_of(document.data)
 
 
-def notes(content: bytes, file: str) -> list[str]:
-    """What a valid manifest asks for that has no effect yet, a line each."""
-    from archy import validation
-
-    document = _document(content, file)
-    return [str(document.problem(path, reason)) for path, reason in validation.notes(document, schema())]
+def data(content: bytes, file: str) -> dict[str, Any]:
+    """The data of a manifest that can be read: also what is for people only."""
+    result: dict[str, Any] = typed(load(content, file).data, schema())
+    return result
 
 
-def _document(content: bytes, file: str) -> Document:
-    raw = load(content, file, untrusted=True)
-    return replace(raw, data=typed(raw.data, schema()))
+def placed(content: bytes, file: str, found: list[tuple[Path, str]]) -> tuple[Problem, ...]:
+    """Places in a manifest that can be read, and what is wrong there, as problems."""
+    document = load(content, file)
+    return tuple(document.problem(path, reason) for path, reason in found)
 
 
 def _without(data: Any, refused: set[Path], path: Path = ()) -> Any:

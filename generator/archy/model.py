@@ -6,23 +6,87 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SHARED_NETWORK = "archy-net"
-DEFAULT_STOP_GRACE = 30  # seconds
+# Fixed, because bitcoin.conf's rpcallowip takes addresses only.
+SUBNETS = {SHARED_NETWORK: "10.89.0.0/24"}
 RPC_SECRET = "bitcoin-rpc-password"
+BITCOIN = "bitcoin"  # what an implementation of Bitcoin provides
 
 
 @dataclass(frozen=True)
 class Port:
+    """A published port, or as many as `more` says beside it."""
+
     host: int
     container: int
     protocol: str = "tcp"
     bind: str = "0.0.0.0"
+    more: int = 0
 
     def clashes(self, other: Port) -> bool:
         """Whether both want the same port of the node on addresses that overlap."""
+        apart = self.host + self.more < other.host or other.host + other.more < self.host
         everywhere = {"0.0.0.0", "::"} & {self.bind, other.bind}
-        return (self.host, self.protocol) == (other.host, other.protocol) and bool(
-            everywhere or self.bind == other.bind
-        )
+        return self.protocol == other.protocol and not apart and bool(everywhere or self.bind == other.bind)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that a container is in besides its first one."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Build:
+    """How an image is made on the node. `context` is a folder, relative to that of the manifest."""
+
+    context: str
+    dockerfile: str
+    target: str
+    args: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file or folder of the node that the container sees at `dest`. `src` is relative to the manifest's folder, or
+    an absolute path."""
+
+    src: str
+    dest: str
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is done at each start: commands in a container of their own before it, and in the app's when it is ready."""
+
+    copies: tuple[Copy, ...] = ()
+    pre_start: tuple[tuple[str, ...], ...] = ()
+    post_install: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What else Podman is told of a container, as it is told; sizes are in bytes."""
+
+    hostname: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    ipv4_address: str = ""
+    dns: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
+    working_dir: str = ""
+    init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    stop_signal: str = ""
+    tmpfs: tuple[str, ...] = ()
+    shm_size: int | None = None
+    sysctls: tuple[str, ...] = ()
+    ulimits: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    unconfined: tuple[str, ...] = ()  # what of Podman's confinement it is without
+    logs: bool = True
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,10 +118,12 @@ class HealthCheck:
 
 @dataclass(frozen=True)
 class Need:
-    """Another app that this one needs. `restart`: restarted after it whenever archy restarts that one."""
+    """Another app that this one needs, by its ID or by what it provides. `restart`: restarted after it whenever archy
+    restarts that one. Not `required`: used where it is installed."""
 
     app_id: str
     restart: bool = False
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,6 +192,10 @@ class App:
     pull: str
     network: str
     aliases: tuple[str, ...]
+    networks: tuple[Network, ...]
+    build: Build | None
+    one_shot: bool  # it runs to its end, and is done if that was a good one
+    runtime: Runtime
     user: str
     entrypoint: tuple[str, ...]
     arguments: tuple[str, ...]
@@ -138,9 +208,15 @@ class App:
     no_new_privileges: bool
     memory: int | None
     cpus: float | None
+    pids: int | None
+    privileged: bool
     stop_grace: int
     start_timeout: int | None
+    provides: str  # apps that provide the same are alternatives
     companion_of: str
+    part_of: str
+    storage: int | None
+    bitcoin: tuple[str, ...]  # what the Bitcoin node must be: any, archival, synced
     needs: tuple[Need, ...]
     rpcwhitelist: tuple[str, ...] | None  # the calls of bitcoind's RPC that the app makes; None: it makes none
     restart_when_changed: bool
@@ -152,11 +228,13 @@ class App:
     files: tuple[GeneratedFile, ...]
     credentials: tuple[Credential, ...]
     data_uid: int | None
+    data_version: str
+    hooks: Hooks
 
     @property
     def need_ids(self) -> list[str]:
-        """The apps that this one needs."""
-        return [need.app_id for need in self.needs]
+        """The apps that this one cannot do without."""
+        return [need.app_id for need in self.needs if need.required]
 
     @property
     def secret_names(self) -> list[str]:

@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from archy import facts, installed, look, paths, settings
+from archy import facts, grants, images, installed, look, paths, settings
 from archy.derive import secret_path
 from archy.owner import Owner
 from archy.problem import Refused
-from archy.steps import Directory, File, Ownership, Step
+from archy.steps import Directory, File, Ownership, Remove, Step
 from archy.templates import render
 
 NAME = "@node"  # among apps: no app can be called so
 _CONF_DIRECTORY = f"{paths.HOME}/.config/containers/containers.conf.d"
 CONTAINERS_CONF = f"{_CONF_DIRECTORY}/50-archy.conf"
+REGISTRIES_CONF = "/etc/containers/registries.conf.d/50-archy.conf"
 
 
 @dataclass(frozen=True)
@@ -31,41 +34,55 @@ class Settings:
 def inputs(root: str) -> list[str]:
     """All paths that `plan` reads or writes."""
     secrets = [paths.SECRETS, *map(secret_path, installed.secret_names(root))]
-    read = [paths.NODE, paths.ACCEPTED_NODE, paths.ACCEPTED_HOST, "/etc/passwd", CONTAINERS_CONF]
+    chosen = [paths.NODE, paths.ACCEPTED_NODE, paths.GRANTS, paths.ACCEPTED_GRANTS]
+    read = [*chosen, paths.ACCEPTED_HOST, "/etc/passwd", CONTAINERS_CONF, REGISTRIES_CONF]
     return [paths.under(root, path) for path in (*read, *secrets)]
 
 
 def settings_of(root: str, uid: int, gid: int) -> Settings:
     """The node's settings; the last good ones, and a warning, when the file has turned bad. Raises `Refused`."""
-    now, before = (look.content(root, path) for path in (paths.NODE, paths.ACCEPTED_NODE))
+    return _in_force(root, paths.NODE, paths.ACCEPTED_NODE, "settings", settings.parse, uid, gid)
+
+
+def grants_of(root: str, uid: int, gid: int) -> Settings:
+    """What the node's operator grants apps, in the same way."""
+    return _in_force(root, paths.GRANTS, paths.ACCEPTED_GRANTS, "grants", grants.parse, uid, gid)
+
+
+def _in_force(
+    root: str, path: str, accepted: str, what: str, parse: Callable[[bytes | None, str], Any], uid: int, gid: int
+) -> Settings:
+    now, before = (look.content(root, one) for one in (path, accepted))
     try:
-        values = settings.parse(now)
+        values = parse(now, path)
     except Refused as refused:
-        said = [f"node settings refused: {problem}" for problem in refused.problems]
+        said = [f"node {what} refused: {problem}" for problem in refused.problems]
         if before is None:
             raise
-        said.append("node settings: the last good version stays in force")
-        return Settings(settings.parse(before, paths.ACCEPTED_NODE), (), tuple(said))
+        said.append(f"node {what}: the last good version stays in force")
+        return Settings(parse(before, accepted), (), tuple(said))
     if (now or b"") == (before or b""):
         return Settings(values, (), ())
-    return Settings(values, (File(paths.ACCEPTED_NODE, now or b"", uid, gid, 0o644, "accepted"),), ())
+    return Settings(values, (File(accepted, now or b"", uid, gid, 0o644, "accepted"),), ())
 
 
-def plan(root: str, owner: Owner, uid: int, gid: int) -> list[Step]:
-    """The steps that put the node's own files right; `uid` and `gid` are root's, or a test's."""
+def plan(root: str, owner: Owner, values: dict[str, Any], uid: int, gid: int) -> list[Step]:
+    """The steps that put the node's own files right. `values` are settings; `uid` and `gid` are root's, or a test's."""
     host = {**facts.kept(root), **facts.host(root)}
     steps: list[Step] = []
     if host != facts.kept(root):
         content = json.dumps(host, sort_keys=True).encode()
         steps.append(File(paths.ACCEPTED_HOST, content, uid, gid, 0o644, "the host has changed"))
     conf = render(root, "containers.conf.j2").encode()
-    found = look.files(root, [CONTAINERS_CONF]).get(CONTAINERS_CONF)
-    if found is None or found.content != conf:
-        steps.append(Directory(_CONF_DIRECTORY, owner.uid, owner.gid, 0o755))
-        why = "content differs" if found else "missing"
-        steps.append(File(CONTAINERS_CONF, conf, uid, gid, 0o644, why))
-    elif (found.uid, found.gid, found.mode) != (uid, gid, 0o644):
-        steps.append(Ownership(CONTAINERS_CONF, uid, gid, 0o644))
+    above = Directory(_CONF_DIRECTORY, owner.uid, owner.gid, 0o755)
+    steps += _drift(root, File(CONTAINERS_CONF, conf, uid, gid, 0o644, "wanted"), above)
+    registries = images.registries(values["images"])
+    if registries:
+        text = render(root, "registries.conf.j2", registries=registries).encode()
+        above = Directory(os.path.dirname(REGISTRIES_CONF), uid, gid, 0o755)
+        steps += _drift(root, File(REGISTRIES_CONF, text, uid, gid, 0o644, "wanted"), above)
+    elif look.files(root, [REGISTRIES_CONF]):
+        steps.append(Remove(REGISTRIES_CONF, "no registry is set"))
     safe = look.files(root, [paths.SECRETS]).get(paths.SECRETS)
     if safe is not None and safe.mode != 0o700:
         steps.append(Ownership(paths.SECRETS, uid, gid, 0o700))
@@ -74,3 +91,13 @@ def plan(root: str, owner: Owner, uid: int, gid: int) -> list[Step]:
         if (secret.uid, secret.gid, secret.mode) != (uid, gid, 0o600):
             steps.append(Ownership(path, uid, gid, 0o600))
     return steps
+
+
+def _drift(root: str, wanted: File, above: Directory) -> list[Step]:
+    """The steps that give a file its content, in a directory that is made if it is missing, its owner and its mode."""
+    found = look.files(root, [wanted.path]).get(wanted.path)
+    if found is None or found.content != wanted.content:
+        return [above, replace(wanted, why="content differs" if found else "missing")]
+    if (found.uid, found.gid, found.mode) != (wanted.uid, wanted.gid, wanted.mode):
+        return [Ownership(wanted.path, wanted.uid, wanted.gid, wanted.mode)]
+    return []

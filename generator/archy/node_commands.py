@@ -34,8 +34,10 @@ _COLOURS = {
     "degraded": "yellow",
     "broken": "red",
     "running": "green",
+    "completed": "green",
     "failed": "red",
     "starting": "yellow",
+    "waiting": "yellow",
     "restarting": "yellow",
     "stopped": "dim",
 }
@@ -59,6 +61,8 @@ def show(options: argparse.Namespace) -> int:
     for app_id, app in found["apps"].items():
         desired = _until(app) if app["actual"] == "stopped" else ""
         notes = [*app["problems"], *app["stale"], *([app["error"]] if app["error"] else []), desired]
+        notes += [f"waiting for its image: {app['image']}"] if app["image"] else []
+        notes += [app["held"]] if app["held"] else []
         notes += [f"waits for {', '.join(app['waits_for'])}"] if app["waits_for"] else []
         rows.append([app_id, app["actual"], _span(found, app["since"]), str(app["restarts"]), _joined(notes)])
     if rows:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from archy import __version__, facts, installed, paths, probed, stamp, started, systemd
+from archy import __version__, facts, fetch, installed, paths, probed, stamp, started, systemd
 from archy import units as drifted
+from archy.model import BITCOIN
 from archy.probed import Probe
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _OLD = 600.0  # seconds
 _MAX_ANSWER = 64 * 1024 * 1024
+_BITCOIN_TIME = 3.0  # seconds; a pass does not wait for one that hangs
 PROBE_UNIT, RECOVER_UNIT, TIMER = "archy-probe.service", "archy-recover.service", "archy-reconcile.timer"
 
 
@@ -29,7 +31,8 @@ class AppState:
 
     `changed` are files made for it, and `own` those of its operator, that are others now than when it was started;
     `unit_changed`: so is its unit. `said` is what is wrong with it, though it can run; `failure` why it
-    cannot be started. `summary` is None for an app of which no version was ever good."""
+    cannot be started. `summary` is None for an app of which no version was ever good. `fetching` is what is said of
+    its image, while it waits for that, and `held` of what else holds its start."""
 
     id: str
     unit: systemd.Unit
@@ -42,6 +45,8 @@ class AppState:
     said: tuple[str, ...] = ()
     failure: str = ""
     summary: Summary | None = None
+    fetching: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class NodeState:
     rotating: frozenset[str] = frozenset()
     units: str = ""
     previous: Mapping[str, Any] = field(default_factory=dict)
+    bitcoin: Mapping[str, Any] = field(default_factory=dict)  # see bitcoin.ask; empty if unknown, or of no interest
 
 
 Starts = Mapping[str, dict[str, Any]]  # what apps would be started with, by app (see derive.started)
@@ -94,7 +100,12 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
         )
         for app_id in ids
     )
+    queues = _queues(apps)
+    apps = tuple(
+        replace(app, fetching=queue[0], held=queue[1]) if (queue := queues.get(app.id)) else app for app in apps
+    )
     size, free = _disk(root)
+    before = previous(root)
     return NodeState(
         apps,
         time.time(),
@@ -109,7 +120,8 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
         tuple((stamp.fresh(root, "@node") or {}).get("said", ())),
         frozenset(n.removesuffix(paths.PREVIOUS) for n in installed.secret_names(root) if n.endswith(paths.PREVIOUS)),
         drifted.tried(root),
-        previous(root),
+        before,
+        _bitcoin(root, apps, before),
     )
 
 
@@ -130,6 +142,45 @@ def previous(root: str) -> dict[str, Any]:
         return {}
 
 
+def _bitcoin(root: str, apps: tuple[AppState, ...], before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Whether the Bitcoin node is archival, where an app must know. Asked once for each of its runs."""
+    if not any(app.summary and "archival" in app.summary["bitcoin"] for app in apps):
+        return {}
+    runs = [app for app in apps if app.unit.active == "active" and app.summary and app.summary["provides"] == BITCOIN]
+    known: Mapping[str, Any] = before.get("node", {}).get("bitcoin", {})
+    if not runs or known.get("invocation") == runs[0].unit.invocation:
+        return known if runs else {}
+    from archy import bitcoin
+
+    try:
+        return {**bitcoin.ask(root, _BITCOIN_TIME), "app": runs[0].id, "invocation": runs[0].unit.invocation}
+    except OSError:  # it is just starting, or its own check will tell
+        return {}
+
+
+def _queues(apps: Iterable[AppState]) -> dict[str, tuple[str, str]]:
+    """What apps wait for, before any time of theirs begins to run: what is said of their images, and of all else.
+
+    Systemd is asked only where an app is in its queue, or runs while its image is made anew.
+    """
+    queued = [app.id for app in apps if _is_queued(app.unit) or started.CONTEXT in app.changed]
+    asked = [unit(name) for name in queued for unit in (paths.image_unit, paths.build_unit, paths.wait_unit)]
+    found = {name: unit for name, unit in systemd.units(asked).items() if unit.active == "activating"} if asked else {}
+    result = {}
+    for name in queued:
+        image, made, held = (found.get(unit(name)) for unit in (paths.image_unit, paths.build_unit, paths.wait_unit))
+        text = image.says if image else ""
+        if made:
+            see = f"journalctl -u {made.name}"
+            text = f"{fetch.CANNOT}: {made.restarts} builds failed, see {see}" if made.restarts else "it is being made"
+        result[name] = (text, held.says if held else "")
+    return result
+
+
+def _is_queued(unit: systemd.Unit) -> bool:
+    return unit.busy and (unit.sub in ("dead", "failed") or unit.sub.startswith("auto-restart"))
+
+
 def _active(units: Mapping[str, systemd.Unit], name: str) -> str:
     return units[name].active if name in units else "unknown"
 
@@ -148,9 +199,9 @@ def _app(
     record = started.load(root, app_id)
     said = tuple(found.get("said", ()))
     now = planned or found.get("started")
-    runs = unit.active not in ("inactive", "failed")
-    unrecorded = runs and (record is None or record.get("invocation") != unit.invocation)
-    if not runs or unrecorded or record is None or now is None:
+    # What has run to its end is started with what there is then.
+    unrecorded = unit.runs and (record is None or record.get("invocation") != unit.invocation)
+    if not unit.runs or unrecorded or record is None or now is None:
         return AppState(app_id, unit, stopped, unrecorded=unrecorded, said=said, failure=failure, summary=summary)
     return AppState(
         app_id,
@@ -182,8 +233,9 @@ def _disk(root: str) -> tuple[int, int]:
 
 
 def _probe(root: str, unit: systemd.Unit | None) -> Probe:
-    """What the last probe found; nothing, if there was none yet."""
-    if unit is None or not unit.began:
+    """What the last probe found; nothing, if there was none yet. Its unit may know of none: systemd forgets what it
+    has no need of, as where somebody has masked the timer."""
+    if unit is None or not (unit.began or os.path.exists(paths.under(root, paths.PROBE))):
         return Probe()
     if unit.active == "activating":  # what it keeps for itself is what it said last
         before = probed.load(root, paths.PROBE_CACHE)

@@ -22,12 +22,13 @@ def waits_for(node: NodeState, name: str) -> list[str]:
 
 def runs(app: AppState) -> bool:
     """Whether the app runs, or is about to."""
-    return app.unit.active not in ("inactive", "failed") or app.unit.busy
+    return app.unit.runs or app.unit.busy
 
 
 def _is_new(app: AppState) -> bool:
     """Whether the app has the new value already, or will have: what is not started yet is started with it."""
-    if app.unit.sub == "auto-restart":
+    queued = app.unit.busy and app.unit.sub in ("dead", "failed")
+    if queued or app.unit.sub.startswith("auto-restart"):
         return True
     settled = app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.busy)
     return settled and app.known and not app.changed

@@ -10,6 +10,7 @@ import os
 USER = "archipelago"
 HOME = "/var/lib/archipelago"
 SECRETS = HOME + "/secrets"
+DATA_VERSIONS = HOME + "/.data-versions"
 PREVIOUS = ".previous"  # ends the name of a secret's value before its rotation, until that is over
 
 CATALOGUE = "/usr/share/archy/apps"
@@ -18,7 +19,10 @@ APPS = "/etc/archy/apps"
 ACCEPTED = "/etc/archy/accepted"
 STOPPED = "/etc/archy/stopped"
 NODE = "/etc/archy/node.yml"
+GRANTS = "/etc/archy/grants.yml"
+FILES = "/usr/share/archy/files"  # what hooks may copy from, besides their own app's folder
 ACCEPTED_NODE = ACCEPTED + "/node.yml"
+ACCEPTED_GRANTS = ACCEPTED + "/grants.yml"
 ACCEPTED_HOST = ACCEPTED + "/host.json"
 
 UNIT_CACHE = "/run/archy/units"
@@ -30,6 +34,7 @@ LOCK = "/run/archy/lock"
 # What containers get from archy besides their data; the service user's, for Podman reads it.
 ENVIRONMENTS = "/run/archipelago/env"
 SECRET_ENVIRONMENTS = "/run/archipelago/secret-env"
+COPIES = "/run/archipelago/files"
 # What the probe found, see archy-probe.service; what it keeps for its next run is the service user's own.
 PROBE = "/run/archy/probe.json"
 PROBE_ERROR = "/run/archy/probe.err"
@@ -50,3 +55,23 @@ def under(root: str, path: str) -> str:
 def unit(app_id: str) -> str:
     """The name of the service unit of an app."""
     return f"archy-{app_id}.service"
+
+
+def image_unit(app_id: str) -> str:
+    """The name of the unit that fetches the image of an app."""
+    return f"archy-image@{app_id}.service"
+
+
+def build_unit(app_id: str) -> str:
+    """The name of the unit that makes the image of an app on the node."""
+    return f"archy-{app_id}-build.service"
+
+
+def rebuild_unit(app_id: str) -> str:
+    """The name of the unit that makes the image of an app anew while the app runs."""
+    return f"archy-rebuild@{app_id}.service"
+
+
+def wait_unit(app_id: str) -> str:
+    """The name of the unit that holds the start of an app until what it waits for is so."""
+    return f"archy-wait@{app_id}.service"

@@ -44,8 +44,9 @@ class Question:
         self.last = dict(last or {})
         self.process: Popen[bytes] | None = None
         known = {entry[0] for entry in self.last.get("containers") or () if entry[1] == "running"}
+        unknown = any(container.id not in known for container in running)
         old = time.monotonic() - self.last.get("at", 0) > _OLD
-        if old or self.last.get("error") != "" or self.last.get("seen") != self.seen or not _all_in(running, known):
+        if old or unknown or self.last.get("error") != "" or self.last.get("seen") != self.seen:
             # Files in memory, not pipes: nobody reads while the apps are asked.
             self.out, self.errors = os.memfd_create("out"), os.memfd_create("errors")
             self.began = time.monotonic()
@@ -68,16 +69,22 @@ class Question:
             error = " ".join((after or before).split())[:1000] or f"podman ps ended with status {code}"
             return {"at": self.began, "error": error, "containers": [], "seen": None}
         listed = [line.split("\t") for line in _content(self.out).splitlines()]
-        containers = [_stored(line) for line in listed if len(line) == 4]
+        stored = _stored()
+        containers = [_seen(line, stored) for line in listed if len(line) == 4]
         return {"at": self.began, "error": "", "containers": containers, "seen": self.seen}
 
 
-def _stored(entry: list[str]) -> list[str]:
-    """The entry of a container, in another state if its storage has forgotten it: nobody could enter or remove it."""
+def _stored() -> bytes:
+    """What the storage says of containers; empty if it cannot be read."""
     base = f"{STORAGE}/overlay-containers"
-    stores = [installed.read(f"{base}/{name}.json", _MOST) for name in ("containers", "volatile-containers")]
-    lost = any(stores) and not any(entry[0].encode() in store for store in stores if store)
-    return [entry[0], "unknown to its storage", *entry[2:]] if lost and entry[1] == "running" else entry
+    found = (installed.read(f"{base}/{name}.json", _MOST) for name in ("containers", "volatile-containers"))
+    return b"\n".join(store for store in found if store)
+
+
+def _seen(entry: list[str], stored: bytes) -> list[str]:
+    """The entry of a container, in another state if its storage has forgotten it: nobody could enter or remove it."""
+    lost = entry[1] == "running" and stored and entry[0].encode() not in stored
+    return [entry[0], "unknown to its storage", *entry[2:]] if lost else entry
 
 
 def _list(out: int, errors: int) -> "Popen[bytes]":
@@ -85,10 +92,6 @@ def _list(out: int, errors: int) -> "Popen[bytes]":
 
     command = ["podman", "ps", "--all", "--no-trunc", "--format", _LISTING]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd="/")
-
-
-def _all_in(running: "Iterable[Container]", known: "set[str]") -> bool:
-    return all(container.id in known for container in running)
 
 
 def _content(descriptor: int) -> str:
@@ -100,11 +103,8 @@ def _content(descriptor: int) -> str:
 def _fingerprint(runtime: str, running: "Iterable[Container]") -> list[str]:
     """What changes when Podman's state does: as long as this is the same, so is its answer."""
     watched = [
-        *(f"{STORAGE}/{name}" for name in ("db.sql", "overlay-containers/containers.json", "networks", "volumes")),
-        *(
-            f"{STORAGE}/{name}"
-            for name in ("overlay-containers/volatile-containers.json", "overlay-images/images.json")
-        ),
+        *(f"{STORAGE}/{name}" for name in ("db.sql", "networks", "volumes", "overlay-images/images.json")),
+        *(f"{STORAGE}/overlay-containers/{name}.json" for name in ("containers", "volatile-containers")),
         *(f"{STORAGE}/overlay-layers/{name}.json" for name in ("layers", "volatile-layers")),
         *(f"{runtime}/{name}" for name in ("libpod/tmp/alive", "libpod/tmp/pause.pid", "containers/overlay")),
         f"/dev/shm/libpod_rootless_lock_{os.getuid()}",
@@ -148,15 +148,13 @@ def dead_addresses(runtime: str, known: "set[str]") -> set[str]:
     return result
 
 
-def stale_timers(runtime: str, running: "Iterable[Container]") -> list[str]:
-    """Health timers in the user's manager whose container does not run: Podman has forgotten them."""
-    living = {container.id for container in running}
+def health_timers(runtime: str) -> list[str]:
+    """The timers in the user's manager by which Podman asks containers how they are; each has a container's ID first.
+
+    A container is there before its timer. So who wants to know which timers have none must ask for these first.
+    """
     try:
         names = os.listdir(f"{runtime}/systemd/transient")
     except OSError:
         return []
-    return sorted(name for name in names if name.endswith(".timer") and _is_stale(name.partition("-")[0], living))
-
-
-def _is_stale(identity: str, living: "set[str]") -> bool:
-    return len(identity) == 64 and identity not in living
+    return sorted(name for name in names if name.endswith(".timer") and len(name.partition("-")[0]) == 64)

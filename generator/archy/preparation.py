@@ -13,19 +13,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from archy import accept, build, derive, disk, facts, installed, look, node, paths, remember, rendering, stamp
+from archy import accept, app_plan, build, disk, facts, installed, look, node, paths, remember, stamp
 from archy.build import Built
 from archy.derive import Found
 from archy.installed import Source
 from archy.model import App
 from archy.owner import owner_of
 from archy.problem import Refused
-from archy.rendering import CannotDerive, Facts, Material
-from archy.steps import Accept, Directory, File, Ownership, Step, execute
+from archy.rendering import CannotDerive, Facts
+from archy.steps import Accept, Directory, File, Ownership, Remove, Step, execute
 
 if TYPE_CHECKING:
     from archy.facts import Summary
@@ -99,7 +98,7 @@ class Pass:
         apps: dict[str, Summary] = {}
         before = facts.load(self.root)
         for app_id in ids:
-            app = built.get(app_id) or (None if app_id in built or app_id in before["apps"] else self._model(app_id))
+            app = built.get(app_id) or (None if app_id in built or app_id in before["apps"] else self._good(app_id))
             if app is not None:
                 apps[app_id] = facts.summary(app)
             elif app_id in before["apps"]:
@@ -117,9 +116,8 @@ class Pass:
 
         return known
 
-    def _model(self, app_id: str) -> App | None:
-        source = installed.source(self.root, app_id)
-        return build.model(self.root, source)[0] or build.last_good(source)
+    def _good(self, app_id: str) -> App | None:
+        return build.last_good(self.root, installed.source(self.root, app_id))
 
     def _node(self, known: Callable[[], Facts]) -> None:
         if node.NAME not in self.names:
@@ -130,14 +128,17 @@ class Pass:
             self.failures["@secrets"] = str(error)
             raise
         before = stamp.prints(node.inputs(self.root))
-        chosen = node.settings_of(self.root, os.geteuid(), os.getegid())
-        for line in chosen.said:
+        chosen = [of(self.root, os.geteuid(), os.getegid()) for of in (node.settings_of, node.grants_of)]
+        said = [line for one in chosen for line in one.said]
+        for line in said:
             self._say(line)
-        plan = [*chosen.steps, *node.plan(self.root, owner_of(self.root), os.geteuid(), os.getegid())]
+        kept = [step for one in chosen for step in one.steps]
+        values = chosen[0].values
+        plan = [*kept, *node.plan(self.root, owner_of(self.root), values, os.geteuid(), os.getegid())]
         self._execute("node", plan)
-        written = {step.path for step in plan if isinstance(step, File | Ownership)}
+        written = {step.path for step in plan if isinstance(step, File | Ownership | Remove)}
         after = stamp.prints([paths.under(self.root, path) for path in written])
-        self._remember(node.NAME, stamp.content(self.root, before | after, [], said=list(chosen.said)))
+        self._remember(node.NAME, stamp.content(self.root, before | after, [], said=said))
 
     def _app(
         self, source: Source, built: Built, known: Callable[[], Facts], version: str, before: dict[str, str]
@@ -160,10 +161,12 @@ class Pass:
         if built.app is None:
             raise Refused(built.problems)
         app, said = built.app, [str(problem) for problem in built.problems]
-        before |= stamp.prints([paths.under(self.root, path) for path in self._read(app)])
+        before |= stamp.prints([paths.under(self.root, path) for path in app_plan.read(self.root, app)])
         if not said:
             try:
-                steps, started = self._steps(app, installed.folder(self.root, source.id), known)
+                steps, started = app_plan.steps(
+                    self.root, app, installed.folder(self.root, source.id), known, self.made
+                )
                 if not accept.is_kept(self.root, source.id, version):
                     steps = [Accept(source.id, version, app.version), *steps]
                 return Plan(source, built, app, steps, [], before, started)
@@ -172,39 +175,13 @@ class Pass:
                 if source.content != source.accepted:
                     raise
                 said = [str(error)]
-        steps, started = self._steps(app, installed.accepted_folder(self.root, source.id), known)
+        steps, started = app_plan.steps(
+            self.root, app, installed.accepted_folder(self.root, source.id), known, self.made
+        )
         return Plan(source, built, app, steps, said, before, started)
 
     def _steps(self, app: App, folder: str, known: Callable[[], Facts]) -> tuple[list[Step], dict[str, dict[str, str]]]:
-        if accept.too_large(folder, installed.tree(folder)):
-            raise CannotDerive(f"{folder}: holds more than {accept.MAX_BYTES // 1024**2} MiB")
-        secret_names = derive.secret_names(app)
-        if secret_names:
-            look.check_secrets_directory(self.root)
-        found = look.files(self.root, map(derive.secret_path, secret_names)) | {
-            path: now for path, now in self.made.items() if path in map(derive.secret_path, secret_names)
-        }
-        steps, values = derive.secrets(app, found, os.urandom)
-        owner = owner_of(self.root)
-        steps += [made for made in derive.directories(app, owner) if not look.is_directory(self.root, made.path)]
-        if not derive.file_paths(app):
-            return steps, {"files": {}, "own": {}}
-        there = look.files(self.root, derive.file_paths(app))
-        own = {name: there[path].content for name, path in rendering.own_names(app).items() if path in there}
-        bare = Material(app, look.templates(app, folder), values, {}, known())
-        texts = {name: (content or b"").decode(errors="replace") for name, content in own.items()}
-        for file in app.files:
-            if not file.overwrite and (name := os.path.basename(file.path)) not in texts:
-                texts[name] = rendering.content(bare, file)
-        material = replace(bare, own=texts)
-        wanted = derive.files(material) + derive.certificates(material, there, datetime.now(UTC))
-        return steps + derive.drift(app, wanted, there), derive.started(app, wanted, there)
-
-    def _read(self, app: App) -> list[str]:
-        """What a pass reads for this app: secrets, facts, its operator's files, certificates."""
-        texts = bool(derive.file_paths(app))
-        own = sorted(rendering.own_paths(app)) + [path for pair in app.certificates for path in (pair.key, pair.crt)]
-        return [*map(derive.secret_path, derive.secret_names(app)), *([paths.FACTS] if texts else []), *own]
+        return app_plan.steps(self.root, app, folder, known, self.made)
 
     def _execute(self, name: str, steps: list[Step]) -> None:
         for step in steps:

@@ -39,10 +39,22 @@ def main(argv: list[str]) -> int:
     if not names:
         forget_gone("/", app_ids)
     failures = prepare("/", names or app_ids, insist=starting)
+    if starting and (other := running_alternative("/", names[0])):
+        print(f"{names[0]}: {other} runs: they are alternatives, of which one at a time runs", file=sys.stderr)
+        print(f"archy app switch {other} {names[0]} changes from that to this one", file=sys.stderr)
+        return EX_FAILED
     if starting and not failures.keys() & set(names):
         started.record("/", names[0], os.environ.get("INVOCATION_ID", ""))
     # What is wrong with the node is said, and is no reason not to start an app that could be prepared.
     return EX_FAILED if any(name in failures for name in names or app_ids) else 0
+
+
+def running_alternative(root: str, app_id: str) -> str:
+    """Another app that runs and provides the same as this one, as both may work on the same data; or nothing."""
+    apps = facts.load(root)["apps"]
+    mine = apps[app_id]["provides"] if app_id in apps else ""
+    others = [name for name, summary in apps.items() if mine and summary["provides"] == mine and name != app_id]
+    return next(iter(sorted(set(others) & installed.running(root))), "") if others else ""
 
 
 def forget_gone(root: str, app_ids: list[str]) -> None:

@@ -30,15 +30,17 @@ _EARLY = 0.9  # of its interval, after which an app is asked again: ticks are no
 
 
 def main(argv: list[str]) -> int:
-    """The entry point. Exit codes: 0, whatever was found, 1 if nothing could be found out."""
+    """The entry point. Exit codes: 0, whatever was found, 75 (EX_TEMPFAIL) if nothing can be found out now."""
     uid = os.getuid()
-    runtime = f"/run/user/{uid}"
+    runtime = podman.runtime_directory(uid)
     os.environ |= podman.environment(uid)
     # Without its user's manager Podman would keep its state elsewhere, and find it again nowhere.
     if not os.path.exists(f"{runtime}/bus"):
         print(f"the manager of user {uid} does not run: systemctl start user@{uid}.service", file=sys.stderr)
-        return 1
+        return os.EX_TEMPFAIL
     before = _remembered("/")
+    began = time.monotonic()
+    timers = podman.health_timers(runtime)
     running = containers.running("/")
     question = podman.Question(runtime, running, before.get("podman"))
     apps = _apps("/", runtime, running, before.get("apps") or {})
@@ -47,12 +49,12 @@ def main(argv: list[str]) -> int:
         _see_the_dead(apps, podman.dead_addresses(runtime, {entry[0] for entry in answer["containers"]}))
     found = {
         "by": __version__,
-        "at": time.monotonic(),
+        "at": began,
         "load": os.getloadavg()[0] / (os.cpu_count() or 1),
         "apps": apps,
         "podman": answer,
         "pasta": podman.pasta(runtime),
-        "timers": podman.stale_timers(runtime, running),
+        "timers": _stale(timers, running),
     }
     found["digest"] = _digest(found)
     content = json.dumps(found)
@@ -60,6 +62,12 @@ def main(argv: list[str]) -> int:
         disk.write(paths.PROBE_CACHE, content)
     print(content)
     return 0
+
+
+def _stale(timers: "list[str]", running: "list[Container]") -> list[str]:
+    """Those whose container does not run."""
+    living = {container.id for container in running}
+    return [timer for timer in timers if timer.partition("-")[0] not in living]
 
 
 def _digest(found: "dict[str, Any]") -> str:
@@ -139,13 +147,17 @@ def _group(
         and not (container.frozen or container.main_stopped)  # it could not answer
         and _is_due(result[container.app], health)
     }
-    # Commands first: from here, where there is still the way into each container.
+    # From here, where there is still the way into each container, and to those that are in no network but the node's.
     for container in group:
-        health = due.get(container.app)
+        health, summary = due.get(container.app), known.get(container.app)
         if health and health["kind"] == "exec":
             asked[container.app]["check"] = checks.Command(_inside(runtime, container, health), _timeout(health))
+        if summary and summary["network"] == "host":
+            _ask(root, container, health, summary, asked[container.app])
     inside = False
     for container in group:
+        if (known.get(container.app) or {}).get("network") == "host":
+            continue
         try:
             if not inside:
                 _join(root, container.conmon, "user", os.CLONE_NEWUSER)
@@ -157,7 +169,7 @@ def _group(
     checks.run(check for each in asked.values() for check in each.values())
     for app, each in asked.items():
         for what, check in each.items():
-            result[app][what] = {**checks.result(check), "at": time.monotonic()}
+            result[app][what] = {**checks.result(check), "at": check.began}
             if isinstance(check, names.Name):
                 result[app][what]["others"] = sorted(check.others)
     return result
@@ -187,7 +199,7 @@ def _ask(root: str, container: "Container", health: "Any", summary: "Any", asked
         asked["check"] = checks.Tcp(health["port"], _timeout(health))
     elif health and health["kind"] == "http":
         asked["check"] = checks.Http(health["port"], health["path"], _timeout(health))
-    if not summary or summary["network"] == "pasta" or len(summary["container"]) > _LABEL:
+    if not summary or summary["network"] in ("pasta", "host") or len(summary["container"]) > _LABEL:
         return
     server = _gateway(root, container.pid)
     if server:

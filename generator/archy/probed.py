@@ -16,7 +16,7 @@ _MOST = 16 * 1024 * 1024
 _LATEST = 1e10  # seconds since the boot that nobody will see
 _TEXT = 300  # characters of what it says; they reach the journal and status.json
 _IDENTITY = re.compile("[0-9a-f]{64}")
-_TIMER = re.compile(r"[0-9a-f]{64}-[0-9a-f]{1,32}\.timer")
+_TIMER = re.compile(r"[0-9a-f]{64}(-startup)?-[0-9a-f]{1,32}\.timer")
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from archy import paths, placeholder
+from archy import grants, paths, placeholder
 from archy.document import Path
 from archy.model import Secret
 from archy.problem import shown
 
 Found = Iterator[tuple[Path, str]]
 
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# What would give an app the node itself, its other apps, or its secrets.
+_NEVER = ("/proc", "/sys", "/dev", "/etc/archy", "/run/archy", "/run/systemd", paths.SECRETS)
 _CONTAINER: Path = ("app", "container")
 
 
@@ -23,10 +26,15 @@ def broken(app: dict[str, Any], beside: frozenset[str]) -> Found:
     """Every place that breaks a rule, and why. `beside` are the files beside the manifest."""
     named = list(items(container_of(app), "generated_secrets", ("name",)))
     yield from twice((*_CONTAINER, "generated_secrets"), [(index, entry["name"]) for index, entry in named], "name")
+    for index, entry in named:
+        if entry["name"].endswith((paths.PREVIOUS, ".pw")):
+            yield (*_CONTAINER, "generated_secrets", index, "name"), f"must not end in {paths.PREVIOUS} or .pw"
     secrets = {name for _, entry in named for name in Secret(entry["name"], entry.get("kind", "")).names}
-    yield from _variables(app)
-    yield from _certificates(app)
-    yield from _files(app, beside, secrets)
+    own = {app.get(key) or "" for key in ("id", "provides", "companion_of", "part_of")}
+    yield from _variables(app, own)
+    yield from _certificates(app, own)
+    yield from _files(app, own, beside, secrets)
+    yield from _hooks(app, beside)
     for index, entry in items(app, "credentials", ("secret_file",)):
         if entry["secret_file"] not in secrets:
             said = f"names a secret that generated_secrets does not declare: {shown(entry['secret_file'])}"
@@ -55,9 +63,13 @@ def twice(path: Path, values: list[tuple[int, Any]], key: str = "") -> Found:
         seen.setdefault(value, index)
 
 
-def _variables(app: dict[str, Any]) -> Found:
+def _variables(app: dict[str, Any], own: set[str]) -> Found:
     container = container_of(app)
-    taken = {entry.partition("=")[0]: f"environment[{index}]" for index, entry in items(app, "environment")}
+    given = app.get("environment") or ()
+    taken = {
+        name: f"environment.{name}" if isinstance(given, dict) else f"environment[{index}]"
+        for index, name in enumerate((entry or "").partition("=")[0] for entry in given)
+    }
     for key in ("derived_env", "secret_env"):
         for index, entry in items(container, key, ("key",)):
             at: Path = (*_CONTAINER, key, index)
@@ -69,11 +81,11 @@ def _variables(app: dict[str, Any]) -> Found:
             elif key == "derived_env" and "template" in entry:
                 yield from _placeholders((*at, "template"), entry["template"], placeholder.FACTS)
     for index, path in items(container, "env_file"):
-        if reason := data_path_problem(path):
+        if reason := data_path_problem(path, own):
             yield (*_CONTAINER, "env_file", index), reason
 
 
-def _certificates(app: dict[str, Any]) -> Found:
+def _certificates(app: dict[str, Any], own: set[str]) -> Found:
     files = items(container_of(app), "generated_files", ("path",))
     taken = {entry["path"]: f"generated_files[{index}]" for index, entry in files}
     for index, entry in items(container_of(app), "generated_certs"):
@@ -81,7 +93,7 @@ def _certificates(app: dict[str, Any]) -> Found:
         for key in ("crt", "key"):
             if key not in entry:
                 continue
-            if reason := data_path_problem(entry[key]):
+            if reason := data_path_problem(entry[key], own):
                 yield (*at, key), reason
             if entry[key] in taken:
                 yield (*at, key), f"is the same as {taken[entry[key]]}"
@@ -91,13 +103,13 @@ def _certificates(app: dict[str, Any]) -> Found:
             yield from _placeholders(place, name, placeholder.FACTS)
 
 
-def _files(app: dict[str, Any], beside: frozenset[str], secrets: set[str]) -> Found:
+def _files(app: dict[str, Any], own: set[str], beside: frozenset[str], secrets: set[str]) -> Found:
     container = container_of(app)
     at: Path = (*_CONTAINER, "generated_files")
     files = list(items(container, "generated_files", ("path",)))
     yield from twice(at, [(index, entry["path"]) for index, entry in files], "path")
     for index, entry in files:
-        if reason := data_path_problem(entry["path"]):
+        if reason := data_path_problem(entry["path"], own):
             yield (*at, index, "path"), reason
         if ("content" in entry) == ("template" in entry):
             yield (*at, index), "needs either content or template"
@@ -105,6 +117,41 @@ def _files(app: dict[str, Any], beside: frozenset[str], secrets: set[str]) -> Fo
             yield (*at, index, "template"), f"is not a file beside the manifest: {shown(entry['template'])}"
         known = {*placeholder.FACTS, placeholder.GATEWAY, *(placeholder.SECRET + name for name in secrets)}
         yield from _placeholders((*at, index, "content"), entry.get("content") or "", known, in_file=True)
+
+
+def _hooks(app: dict[str, Any], beside: frozenset[str]) -> Found:
+    taken = {volume["target"]: f"volumes[{index}]" for index, volume in items(app, "volumes", ("target",))}
+    for kind, steps in (app.get("hooks") or {}).items():
+        for index, step in items({"steps": steps}, "steps"):
+            at: Path = ("app", "hooks", kind, index)
+            for number, word in items(step, "exec"):
+                if CONTROL.search(word):
+                    yield (*at, "exec", number), "must not hold control characters"
+            copy = step.get("copy_from_host")
+            if not copy:
+                continue
+            dest, src = copy.get("dest", ""), copy.get("src", "")
+            if dest and not is_normal(dest):
+                yield (
+                    (*at, "copy_from_host", "dest"),
+                    "must be a plain absolute path, without . or .. or a / at its end",
+                )
+            elif dest in taken:
+                yield (*at, "copy_from_host", "dest"), f"is the same as {taken[dest]}"
+            taken.setdefault(dest, f"hooks.{kind}[{index}]")
+            if src and (reason := _source_problem(src, beside)):
+                yield (*at, "copy_from_host", "src"), reason
+
+
+def _source_problem(src: str, beside: frozenset[str]) -> str:
+    """Why something cannot be copied from there, or nothing."""
+    if os.path.isabs(src):
+        return "" if is_normal(src) and src.startswith(paths.FILES + "/") else f"must be below {paths.FILES}"
+    if os.path.normpath(src) != src or src.split("/")[0] == "..":
+        return "must be a plain path below the folder of the manifest, without . or .."
+    # Links are not among them, so nothing leads out of the folder.
+    there = any(name == src or name.startswith(src + "/") for name in beside)
+    return "" if there else f"is not a file or folder beside the manifest: {shown(src)}"
 
 
 def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str], in_file: bool = False) -> Found:
@@ -123,15 +170,27 @@ def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str], in_fil
 
 def is_normal(path: str) -> bool:
     """Whether a path is absolute and plain, and not the root."""
-    return path != "/" and os.path.normpath(path) == path and not path.startswith("//")
+    return path.startswith("/") and path != "/" and os.path.normpath(path) == path and not path.startswith("//")
 
 
-def data_path_problem(path: str) -> str:
-    """Why `path` is no place for an app's data, or nothing: only /var/lib/archipelago/<name>/ and below is."""
+def data_path_problem(path: str, own: set[str]) -> str:
+    """Why archy may not put files of an app there, or nothing: only /var/lib/archipelago/<name>/ and below is its own.
+
+    `own` are the names of the app, of what it provides, and of the app that it belongs to.
+    """
+    if reason := path_problem(path):
+        return reason
+    return "" if grants.is_own(own, path) else f"must be below {paths.HOME}/<app>, which is the app's own data"
+
+
+def path_problem(path: str) -> str:
+    """Why `path` can be no source of a mount, or nothing. Outside the app's own data it needs a grant, too."""
     # Quadlet writes it into RequiresMountsFor= as it is, where a space or a quote would make systemd ignore the line.
     if not is_normal(path) or CONTROL.search(path) or set(path) & set(":,\"'\\") or len(path.split()) != 1:
         return "must be a plain absolute path, without . or .., spaces, quotes, colons, commas or control characters"
     first = path.removeprefix(paths.HOME + "/").split("/")[0]
-    if not path.startswith(paths.HOME + "/") or first.startswith(".") or first == os.path.basename(paths.SECRETS):
-        return f"must be below {paths.HOME}/<app>; a path outside the app's own data is not supported yet"
+    if path.startswith(paths.HOME + "/") and (first.startswith(".") or first == os.path.basename(paths.SECRETS)):
+        return f"must be below {paths.HOME}/<app>; what is there is archy's own"
+    if any(path == one or path.startswith(one + "/") or one.startswith(path + "/") for one in _NEVER):
+        return f"must be below {paths.HOME}/<app>; no app is given this, whatever is granted"
     return ""

@@ -68,7 +68,7 @@ def remember(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, pr
     `seen` is the listing before it, and `probe` the digest of what the probe had found.
     """
     apps = status["apps"].values()
-    moving = any(app["restarts"] or app["actual"] not in ("running", "stopped") for app in apps)
+    moving = any(app["restarts"] or app["actual"] not in ("running", "completed", "stopped") for app in apps)
     rotating = any(name.endswith(paths.PREVIOUS) for name in installed.secret_names(root))
     if status["level"] == "ok" and not (pending or moving or rotating):
         found = {"monotonic": status["monotonic"], "seen": seen.decode(errors="replace"), "probe": probe}

@@ -108,7 +108,7 @@ def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:
 def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
     from subprocess import SubprocessError
 
-    from archy.steps import Continue, Recover, Restart, Thaw, execute
+    from archy.steps import Continue, Rebuild, Recover, Restart, Thaw, execute
 
     for step in plan:
         print(step, file=sys.stdout if dry else sys.stderr, flush=True)
@@ -117,6 +117,6 @@ def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
                 execute(root, [step])
         except (OSError, SubprocessError) as error:
             print(f"{step}: {getattr(error, 'stderr', None) or error}", file=sys.stderr, flush=True)
-            if not isinstance(step, Restart | Thaw | Continue | Recover):  # the next pass looks again
+            if not isinstance(step, Restart | Rebuild | Thaw | Continue | Recover):  # the next pass looks again
                 return EX_FAILED
     return 0

@@ -51,10 +51,11 @@ class Climber:
     def __init__(self, root: str) -> None:
         self.root = root
         self.recovery = recovery.load(root)
+        self.seen: list[Fault] = []
 
     def run(self) -> int:
         """Mend what can be mended. Returns the exit code."""
-        self._look()
+        self.seen = diagnose.faults(self._look())
         time.sleep(_AGAIN)
         gave_up, mended_kinds = False, set[str]()
         while (fault := self._due()) is not None:
@@ -71,7 +72,8 @@ class Climber:
         return 1 if gave_up else 0
 
     def _due(self) -> Fault | None:
-        faults, now = diagnose.faults(self._look()), time.monotonic()
+        node, now = self._look(), time.monotonic()
+        faults, self.seen = diagnose.faults(node, self.seen), diagnose.faults(node)
         return next((fault for fault in faults if recovery.is_due(self.recovery, fault, now)), None)
 
     def _look(self) -> NodeState:
@@ -146,7 +148,7 @@ class Climber:
         began = time.monotonic()
         while True:
             node = self._look()
-            faults = diagnose.faults(node)
+            faults = diagnose.faults(node, [fault])
             left = next((found for found in faults if found.kind == fault.kind), None)
             if left is None and node.probe.at > began and diagnose.could_see(node, fault):
                 return None

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from archy import disk, installed, paths
 from archy.diagnose import LEFTOVERS, PODMAN, STORAGE, Fault
 from archy.ladders import ADVICE
+from archy.restarts import doubled
 from archy.steps import Recover, Step
 
 MENDED, GAVE_UP, AT_WORK, NOT_IT = "mended", "gave up", "at work", "not it"
@@ -21,6 +22,7 @@ _FREE = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
 _FIRST_REST, _LONGEST_REST = 600.0, 6 * 3600.0  # seconds after all was tried in vain
 _FORGET = 3600.0
+_TIMES = ("since", "ended", "until")
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,11 @@ def load(root: str) -> Recovery:
     try:
         found = json.loads(installed.read(paths.under(root, paths.RECOVERY)) or b"")
         episodes = {
-            kind: Episode(**{**entry, "tried": tuple(entry["tried"])}) for kind, entry in found["episodes"].items()
+            kind: Episode(**{**entry, "tried": tuple(entry["tried"]), **{name: float(entry[name]) for name in _TIMES}})
+            for kind, entry in found["episodes"].items()
         }
         return Recovery(episodes)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Recovery()
 
 
@@ -83,14 +86,10 @@ def begun(last: Episode | None, fault: Fault, now: float) -> Episode:
 def ended(episode: Episode, result: str, now: float) -> Episode:
     """The episode, over, and when the next one may begin."""
     if result == MENDED:
-        pause = 0.0 if episode.count <= _FREE else _doubled(_FIRST_PAUSE, episode.count - _FREE, _LONGEST_PAUSE)
+        pause = 0.0 if episode.count <= _FREE else doubled(_FIRST_PAUSE, episode.count - _FREE, _LONGEST_PAUSE)
     else:
-        pause = _doubled(_FIRST_REST, episode.count, _LONGEST_REST)
+        pause = doubled(_FIRST_REST, episode.count, _LONGEST_REST)
     return Episode(result, episode.said, episode.tried, episode.since, now, now + pause, episode.count)
-
-
-def _doubled(first: float, count: int, longest: float) -> float:
-    return min(longest, first * 2.0 ** min(count - 1, 20))
 
 
 def problems(

@@ -46,6 +46,7 @@ def app(
     kept = [f"{paths.ACCEPTED}/{prepared.id}", cache.units_path(prepared.id), cache.text_path(prepared.id)]
     secrets = {paths.under(root, path) for path in map(derive.secret_path, derive.secret_names(prepared))}
     written = {paths.under(root, path) for path in (*kept, *derive.file_paths(prepared))}
+    written |= {paths.under(root, path) for path in started["files"] if os.path.isabs(path)}
     written |= {paths.under(root, step.path) for step in steps if isinstance(step, File)}
     for step in steps:  # of a secret whose mode was put right, the content is still the one that was read before
         if isinstance(step, Ownership) and (path := paths.under(root, step.path)) in secrets:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archy import confined, paths, placeholder, rpc, secret
-from archy.model import App, GeneratedFile
+from archy.model import SUBNETS, App, GeneratedFile
 from archy.owner import Owner
-from archy.quadlet import SUBNETS
 
 if TYPE_CHECKING:
     from archy.facts import Summary
@@ -80,11 +79,10 @@ def substitute(material: Material, where: str, text: str) -> str:
 
 def bitcoin_host(where: str, facts: Facts) -> str:
     """The container in which Bitcoin runs, whichever implementation is installed; raises CannotDerive."""
-    found = [summary for summary in facts.apps.values() if rpc.HOST in summary["aliases"]]
-    # Another app can take the same alias; the one that keeps the logins is meant.
-    for summary in sorted(found, key=lambda summary: rpc.SECRET not in summary["secrets"]):
-        return summary["container"]
-    raise CannotDerive(f"{where}: BITCOIN_HOST: no app with the network alias {rpc.HOST} is installed")
+    for summary in facts.apps.values():
+        if summary["provides"] == rpc.HOST:
+            return summary["container"]
+    raise CannotDerive(f"{where}: BITCOIN_HOST: no app that provides {rpc.HOST} is installed")
 
 
 def network(name: str) -> dict[str, str]:
@@ -135,7 +133,7 @@ def render(material: Material, name: str, text: str) -> str:
     )
     gateway = network(app.network)
     hosts = dict(facts.host)
-    if any(rpc.HOST in summary["aliases"] for summary in facts.apps.values()):
+    if any(summary["provides"] == rpc.HOST for summary in facts.apps.values()):
         hosts["BITCOIN_HOST"] = bitcoin_host(name, facts)
     environment.globals = {
         "secret": value,
@@ -145,6 +143,7 @@ def render(material: Material, name: str, text: str) -> str:
         "basic_auth": lambda user, wanted: secret.basic_auth(user, value(wanted)),
         "node": facts.settings,
         "installed": facts.installed,
+        "bitcoin_needs": {level for summary in facts.apps.values() for level in summary["bitcoin"]},
         "network": gateway,
         "app": {"id": app.id, "name": app.name, "version": app.version},
         **({"rpc": login(material)} if app.rpcwhitelist is not None else {}),

@@ -8,13 +8,15 @@ start anyway, is left alone.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from archy.liveness import Health
 from archy.observe import AppState, NodeState
-from archy.steps import Continue, ForgetFailures, Restart, Step, Thaw
+from archy.started import CONTEXT
+from archy.steps import Continue, ForgetFailures, Rebuild, Restart, Step, Thaw
 
 # Seconds between restarts of the same app. A person may change several things one after the other; what goes on and on
 # is no person, and its pauses double each time. What does not serve gets one restart at once, and then the pauses.
@@ -46,12 +48,14 @@ def reasons(app: AppState) -> list[str]:
 
 def decide(node: NodeState, health: Mapping[str, Health]) -> Decision:
     """What to restart now."""
-    history = _remembered(node, "history", _pause)
-    wanted = {app.id for app in node.apps if _is_running(app) and _must(app, node)}
+    history = _remembered(node, "history", _pause, set())
+    wanted = {app.id for app in node.apps if _is_running(app) and _must(app, node) and not _is_built(app, node)}
     waiting = _left(wanted, history, _pause, node)
-    faults = _remembered(node, "faults", _fault_pause)
+    faults = _remembered(node, "faults", _fault_pause, {name for name, found in health.items() if found.is_pending})
     # While the recovery of the node is at work, apps fail for reasons of the node.
     dead = set() if node.recovering else {name for name, found in health.items() if found.fault}
+    if node.probe.podman_error:  # it could start nobody again
+        wanted, dead = set(), set()
     given_up = _left(dead, faults, _fault_pause, node)
     failing = dead - given_up.keys()
     now = failing | (wanted - waiting.keys())
@@ -62,21 +66,25 @@ def decide(node: NodeState, health: Mapping[str, Health]) -> Decision:
         before[name] = {"at": node.monotonic, "count": before.get(name, {"count": 0})["count"] + 1}
     steps: list[Step] = [Thaw(name) for name, found in health.items() if found.frozen]
     steps += [Continue(name) for name, found in health.items() if found.stopped]
-    if due:
-        said = {app.id: "; ".join(reasons(app)) or "after what it needs" for app in node.apps}
-        said |= {name: health[name].fault for name in failing}
-        steps.append(Restart(tuple(due), ", ".join(f"{name}: {said[name]}" for name in due)))
-    calm = [app for app in node.apps if app.unit.sub == "running" and app.unit.restarts and app.id not in due]
+    said = {app.id: "; ".join(reasons(app)) or "after what it needs" for app in node.apps}
+    said |= {name: health[name].fault for name in failing}
+    built = [app.id for app in node.apps if app.id in due and app.id not in failing and _is_to_be_built(app, node)]
+    for step, names in (Rebuild, built), (Restart, [name for name in due if name not in built]):
+        if names:
+            steps.append(step(tuple(names), ", ".join(f"{name}: {said[name]}" for name in names)))
+    settled = [app for app in node.apps if app.unit.sub in ("running", "exited")]
+    calm = [app for app in settled if app.unit.restarts and app.id not in due]
     steps += [ForgetFailures(app.id) for app in calm if node.monotonic - app.unit.changed > _CALM]
     waiting = {name: left for name, left in waiting.items() if name not in due}
     return Decision(steps, history, waiting, faults, {name: left for name, left in given_up.items() if name not in due})
 
 
-def _remembered(node: NodeState, kind: str, pause: Callable[[float], float]) -> History:
-    """The restarts of before that still count."""
+def _remembered(node: NodeState, kind: str, pause: Callable[[float], float], failing: set[str]) -> History:
+    """The restarts of before that still count; those of who is failing again do, however slowly it fails."""
     result = {}
     for name, entry in node.previous.get(kind, {}).items():
-        if 0 <= node.monotonic - entry["at"] <= max(_CALM, 2 * pause(entry["count"])):
+        since = node.monotonic - entry["at"]
+        if since >= 0 and (since <= max(_CALM, 2 * pause(entry["count"])) or name in failing):
             result[name] = dict(entry)
     return result
 
@@ -94,12 +102,18 @@ def _pause(count: float) -> float:
 
 
 def _fault_pause(count: float) -> float:
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(count - 1, 20))
+    return doubled(_FIRST_PAUSE, count, _LONGEST_PAUSE)
+
+
+def doubled(first: float, count: float, longest: float) -> float:
+    """A pause, in seconds, that doubles with each attempt."""
+    return min(longest, math.ldexp(first, min(int(count) - 1, 20)))
 
 
 def _is_running(app: AppState) -> bool:
-    """Whether there is a process that was started, and no job is about to change that."""
-    return (app.unit.sub == "running" and not app.unit.busy) or app.unit.sub == "start"
+    """Whether there is a process that was started, and no job is about to change that. What is to end may do so."""
+    starts = app.unit.sub == "start" and not (app.summary and app.summary["one_shot"])
+    return (app.unit.sub == "running" and not app.unit.busy) or starts
 
 
 def _must(app: AppState, node: NodeState) -> bool:
@@ -107,6 +121,18 @@ def _must(app: AppState, node: NodeState) -> bool:
     # Nobody knows which value it has, and the rotation waits until it has the new one.
     rotates = app.unrecorded and app.summary is not None and not node.rotating.isdisjoint(app.summary["secrets"])
     return bool(app.changed) or (app.unit_changed and policy) or rotates
+
+
+def _is_to_be_built(app: AppState, node: NodeState) -> bool:
+    """Whether all that a restart would bring is another image, which may fail to be made. Who is followed by others is
+    restarted with them, all in one job."""
+    other_unit = app.unit_changed and app.summary is not None and app.summary["restart_when_changed"]
+    return app.changed == (CONTEXT,) and not other_unit and not _followers(node, {app.id})
+
+
+def _is_built(app: AppState, node: NodeState) -> bool:
+    """Whether its image is being made already, or waits for the next attempt."""
+    return bool(app.fetching) and _is_to_be_built(app, node)
 
 
 def _followers(node: NodeState, restarted: set[str]) -> set[str]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from urllib import error, request
 
-from archy import catalogue, disk, installed, model, observe, overlap, rpc, secret, systemd
+from archy import bitcoin, catalogue, disk, installed, model, observe, overlap, rpc, secret, systemd
 from archy.derive import secret_path
 from archy.output import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.paths import PREVIOUS
@@ -22,7 +22,6 @@ from archy.prepare import locked
 
 _TIMEOUT = 10  # seconds for one call
 _POLL = 2.0  # seconds
-_RPC_PORT = 8332
 _TRIES = 15
 _HARMLESS = "uptime"
 
@@ -89,11 +88,11 @@ def _finish(what: str, name: str) -> None:
 
 def _prove(what: str, before: str, now: str) -> None:
     """Ask bitcoind with every login, by a call that it may make: the new one is let in, the one before is not."""
-    url = f"http://127.0.0.1:{_RPC_PORT}/"
+    url = bitcoin.URL
     progress = Progress()
     while True:
         state = observe.node("/", {})
-        provider = next((app for app in state.apps if app.summary and rpc.HOST in app.summary["aliases"]), None)
+        provider = next((app for app in state.apps if app.summary and app.summary["provides"] == rpc.HOST), None)
         if provider is None or not overlap.runs(provider):
             say("bitcoind does not run: not proven by calls; it starts with the new value only")
             return
@@ -125,7 +124,7 @@ def is_let_in(url: str, user: str, password: str, call: str) -> bool:
     headers = {"Authorization": f"Basic {secret.basic_auth(user, password)}", "Content-Type": "application/json"}
     for left in reversed(range(_TRIES)):
         try:
-            request.urlopen(request.Request(url, body, headers), timeout=_TIMEOUT).close()
+            bitcoin.OPENER.open(request.Request(url, body, headers), timeout=_TIMEOUT).close()
         except error.HTTPError as answer:
             return answer.code != 401
         except OSError:  # it may be starting just now

@@ -12,9 +12,9 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from archy.model import RPC_SECRET
+from archy.model import BITCOIN, RPC_SECRET
 
-HOST = "bitcoin"  # the alias on its network of whichever implementation of Bitcoin is installed
+HOST = BITCOIN  # the alias on its network of whichever implementation of Bitcoin is installed
 USER = "archipelago"
 SECRET = RPC_SECRET
 KIND = "hex32"

@@ -3,32 +3,22 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-from dataclasses import replace
 from typing import Any
 
-from archy import paths
-from archy.document import load, typed
+from archy import paths, schemas
 from archy.problem import Refused
 
 _LEAST_PRUNE = 550  # MiB, MIN_DISK_SPACE_FOR_BLOCK_FILES in bitcoin, src/validation.h
-_SCHEMA = os.path.join(os.path.dirname(__file__), "node.schema.json")
 
 
-@functools.cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of the node's settings."""
-    with open(_SCHEMA, encoding="utf-8") as file:
-        result: dict[str, Any] = json.load(file)
-    return result
+    return schemas.schema("node")
 
 
 def parse(content: bytes | None, file: str = paths.NODE) -> dict[str, Any]:
     """The settings in a file's content, with defaults for what it leaves out; raises `Refused`."""
-    raw = load(content or b"", file, untrusted=True, may_be_empty=True)
-    document = replace(raw, data=typed(raw.data, schema()))
+    document = schemas.document(content or b"", file, "node", may_be_empty=True)
 
     from archy import validation
 

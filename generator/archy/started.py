@@ -10,6 +10,8 @@ import os
 
 from archy import disk, installed, paths, stamp
 
+CONTEXT = "the context of its build"  # among the files of an app whose image is made on the node
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

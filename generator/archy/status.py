@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from archy import __version__, recovery
+from archy import __version__, bitcoin, fetch, recovery
 from archy.liveness import HEALTHY, NONE, STARTING
 from archy.observe import AppState, NodeState
 from archy.restarts import reasons
@@ -42,6 +42,7 @@ def assess(survey: Survey) -> Status:
         "files": _failed(node, "@node"),
         "settings": _judged(DEGRADED if node.said else OK, *node.said),
         "ticks": _ticks(node),
+        "bitcoin": _judged(OK) | dict(node.bitcoin),
     }
     found = [part["level"] for part in (*apps.values(), *about.values())]
     return {
@@ -91,8 +92,10 @@ def _app(app: AppState, survey: Survey) -> Status:
         count = survey.decision.faults[app.id]["count"]
         tries = "one restart has" if count == 1 else f"{count:.0f} restarts have"
         problems.append(f"gave up until {_iso(node.wall + left)}, because {tries} not helped")
-    there = {other.id: other for other in node.apps}
-    lacking = [name for name in needs if name not in there or not _is_up(there[name].unit)]
+    if app.summary and "archival" in app.summary["bitcoin"] and node.bitcoin and (lacks := bitcoin.lacks(node.bitcoin)):
+        problems.append(f"needs an archival Bitcoin node: {node.bitcoin['app']} {' and '.join(lacks)}")
+    up = {name for other in node.apps if _is_up(other.unit) for name in _names(other)}
+    lacking = [name for name in needs if name not in up]
     return {
         "level": DEGRADED if problems and not _is_down_by_hand(app, actual) else OK,
         "desired": "stopped" if app.stopped or unit.masked else "running",
@@ -101,6 +104,8 @@ def _app(app: AppState, survey: Survey) -> Status:
         "restarts": unit.restarts,
         "health": _health(app, survey, actual),
         "stale": stale,
+        "image": app.fetching,
+        "held": app.held,
         "waits_for": lacking if actual != "stopped" else [],
         "problems": problems,
         "failure": app.failure,
@@ -108,6 +113,10 @@ def _app(app: AppState, survey: Survey) -> Status:
         "invocation": unit.invocation,
         "version": app.summary["version"] if app.summary else None,
     }
+
+
+def _names(app: AppState) -> set[str]:
+    return {app.id, app.summary["provides"]} if app.summary else {app.id}
 
 
 def _health(app: AppState, survey: Survey, actual: str) -> str:
@@ -134,16 +143,24 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
         return "stopped", ""
     if not unit.loaded and unit.active == "inactive":
         return "unknown", "systemd has no unit for it: systemctl daemon-reload"
+    # Its first attempt may take long, and is no fault.
+    waits = f"waiting for its image: {app.fetching}" if app.fetching.startswith(fetch.CANNOT) else ""
+    if app.fetching and not _is_up(unit):
+        return "waiting", waits
+    if app.held:
+        return "waiting", ""
     often = f"was restarted {unit.restarts} times" if unit.restarts >= _OFTEN else ""
     if often and unit.status:
         often += f", ended last with exit status {unit.status}"
     elif often and unit.result not in ("", "success"):
         often += f", failed last by {unit.result}"
+    if unit.sub == "exited":
+        return "completed", ""
     if _is_up(unit):
         lost = "" if unit.loaded or unit.masked else "systemd has lost its unit: systemctl daemon-reload"
-        return "running", lost or often
+        return "running", lost or often or waits
     if unit.active == "inactive" and unit.busy:
-        return "starting", ""
+        return "restarting" if often else "starting", often
     if unit.sub == "auto-restart" or (unit.active == "activating" and often):
         return "restarting", often
     if unit.active == "activating":
@@ -152,7 +169,7 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
         return "starting", f"has been starting for {long / 60:.0f} min" if long > limit else ""
     if unit.active == "deactivating":
         return "stopping", often
-    if unit.active == "failed":
+    if unit.active == "failed" and not (app.summary and app.summary["one_shot"]):  # that one was stopped halfway
         return "failed", f"has failed ({unit.result})"
     return "stopped", ""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from archy import accept, disk, installed, paths, podman, systemd
 
@@ -98,6 +99,17 @@ class Restart:
 
 
 @dataclass(frozen=True)
+class Rebuild:
+    """Begin to make the images of apps anew. They run on meanwhile, and are restarted when the image is there."""
+
+    app_ids: tuple[str, ...]
+    why: str
+
+    def __str__(self) -> str:
+        return f"build the image of {', '.join(self.app_ids)} ({self.why})"
+
+
+@dataclass(frozen=True)
 class ForgetFailures:
     """Forget how often an app's unit was restarted: it has run well since, so the next pause is a short one again."""
 
@@ -172,7 +184,7 @@ class AsUser:
 
 
 Changes = Directory | File | Ownership | Accept | Remove
-Step = Changes | Reload | Restart | ForgetFailures | Continue | Thaw | Recover | Hold | Start | AsUser
+Step = Changes | Reload | Restart | Rebuild | ForgetFailures | Continue | Thaw | Recover | Hold | Start | AsUser
 
 
 def execute(root: str, steps: Iterable[Step]) -> None:
@@ -194,6 +206,8 @@ def execute(root: str, steps: Iterable[Step]) -> None:
             case Restart(app_ids, _):
                 # Fails where it would cancel a stop that somebody has asked for.
                 systemd.ctl("try-restart", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
+            case Rebuild(app_ids, _):
+                systemd.ctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.rebuild_unit, app_ids))
             case ForgetFailures(app_id):
                 systemd.ctl("reset-failed", "--", paths.unit(app_id))
             case Continue(app_id):
@@ -213,27 +227,20 @@ def execute(root: str, steps: Iterable[Step]) -> None:
 
 def run_as_user(root: str, command: Sequence[str], timeout: float, quiet: bool = False) -> str:
     """Run a command as the service user; returns its output, and says what it says of errors unless `quiet`."""
-    fields = installed.user_line(root).split(b":")
-    uid, gid = int(fields[2]), int(fields[3])
-    environment = {**podman.environment(uid), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=timeout,
-            cwd="/",
-            env=environment,
-            user=uid,
-            group=gid,
-            extra_groups=[],
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=timeout, **as_user(root))
     except subprocess.TimeoutExpired:
         print(f"  {command[0]}: no end within {timeout:g} s", file=sys.stderr, flush=True)
         return ""
     for line in () if quiet else done.stderr.strip().splitlines()[-3:]:
         print(f"  {command[0]}: {line[:300]}", file=sys.stderr, flush=True)
-    return done.stdout + done.stderr
+    return str(done.stdout + done.stderr)
+
+
+def as_user(root: str) -> dict[str, Any]:
+    """The options of `subprocess.run` for a command of the service user, whose output is wanted as text."""
+    fields = installed.user_line(root).split(b":")
+    uid, gid = int(fields[2]), int(fields[3])
+    environment = {**podman.environment(uid), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    who = {"user": uid, "group": gid, "extra_groups": [], "env": environment, "cwd": "/"}
+    return {**who, "capture_output": True, "text": True, "errors": "replace"}

@@ -39,7 +39,11 @@ class Survey:
     @property
     def is_pending(self) -> bool:
         """Whether another pass has to look again, though all may read well."""
-        return any(app.changed for app in self.node.apps) or any(health.is_pending for health in self.health.values())
+        return (
+            any(app.changed for app in self.node.apps)
+            or any(health.is_pending for health in self.health.values())
+            or diagnose.is_early(self.node)
+        )
 
 
 def survey(node: NodeState, known: Recovery) -> Survey:

@@ -24,6 +24,7 @@ _PROPERTIES = (
     "ExecMainStatus",
     "StateChangeTimestampMonotonic",
     "InactiveExitTimestampMonotonic",
+    "StatusText",
 )
 HOLD = "archy-hold.service"
 _POLL = 0.2  # seconds
@@ -36,7 +37,8 @@ class Unit:
 
     `active` is `active`, `activating`, `inactive`, `failed`, ..., and `sub` more exactly so. `restarts` counts;
     `status` is the main process's exit status. `changed` and `began` are times, in seconds of the monotonic clock, of
-    the last change of state, and of the moment when it was last not inactive any more; 0 for never.
+    the last change of state, and of the moment when it was last not inactive any more; 0 for never. `says` is what it
+    tells of itself (STATUS= of sd_notify(3)).
     """
 
     name: str
@@ -52,6 +54,12 @@ class Unit:
     status: int = 0
     changed: float = 0
     began: float = 0
+    says: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is up, or comes or goes. What has run to its end does not, though systemd calls it active."""
+        return self.active not in ("inactive", "failed") and self.sub != "exited"
 
 
 def booted() -> bool:
@@ -83,6 +91,7 @@ def units(names: Sequence[str]) -> dict[str, Unit]:
                 int(values.get("ExecMainStatus") or 0),
                 int(values.get("StateChangeTimestampMonotonic") or 0) / 1e6,
                 int(values.get("InactiveExitTimestampMonotonic") or 0) / 1e6,
+                values.get("StatusText", ""),
             )
     return found
 
@@ -134,14 +143,23 @@ def job(verb: str, name: str) -> subprocess.Popen[str]:
     )
 
 
-def sweep(names: Sequence[str]) -> None:
-    """Let units go that no file describes any more: drop failed states, stop networks and volumes that are "active"."""
+def forget_failures(names: Sequence[str]) -> None:
+    """Let units read inactive that read failed."""
     subprocess.run(["systemctl", "reset-failed", "--", *names], capture_output=True, check=False)
+
+
+def sweep(names: Sequence[str]) -> list[str]:
+    """Let units go that no file describes any more: drop failed states, stop networks and volumes that are "active".
+
+    Returns these.
+    """
+    forget_failures(names)
     command = ["systemctl", "list-units", "--plain", "--no-legend", "--state=not-found", "archy-*-network.service"]
     text = subprocess.run([*command, "archy-*-volume.service"], capture_output=True, text=True, check=False).stdout
     gone = [line.split()[0] for line in text.splitlines()]
     if gone:
         subprocess.run(["systemctl", "stop", "--", *gone], capture_output=True, check=False)
+    return gone
 
 
 def invocation(identity: str) -> list[str]:

@@ -13,17 +13,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from archy.document import Document, Path
 from archy.problem import shown
 
-_NO_EFFECT = "noEffectYet"
 Found = list[tuple[Path, str]]
-
-
-def _not_supported_yet(_validator: Any, value: bool, _instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    if value:
-        yield ValidationError("is not supported yet")
-
-
-def _no_effect_yet(_validator: Any, value: str, _instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    yield ValidationError(f"is read, but has no effect yet: {value}")
 
 
 def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -33,10 +23,7 @@ def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iter
 
 
 _extend: Any = validators.extend  # not typed in its stubs
-_Validator = _extend(
-    Draft202012Validator,
-    {"notSupportedYet": _not_supported_yet, _NO_EFFECT: _no_effect_yet, "pattern": _pattern},
-)
+_Validator = _extend(Draft202012Validator, {"pattern": _pattern})
 
 
 def problems(document: Document, schema: dict[str, Any]) -> Found:
@@ -49,15 +36,9 @@ def problems(document: Document, schema: dict[str, Any]) -> Found:
             found.update(((*path, key), _unknown(key, known)) for key in set(error.instance) - set(known))
         elif error.validator == "required":
             found.update(((*path, key), "is missing") for key in error.validator_value if key not in error.instance)
-        elif error.validator != _NO_EFFECT:
+        else:
             found.add((path, _reason(error)))
     return list(found)
-
-
-def notes(document: Document, schema: dict[str, Any]) -> Found:
-    """What `document` asks for that is accepted and has no effect yet: places and reasons."""
-    errors = _Validator(schema).iter_errors(document.data)
-    return [(tuple(error.absolute_path), error.message) for error in errors if error.validator == _NO_EFFECT]
 
 
 def _unknown(key: str, known: dict[str, Any]) -> str:
@@ -86,6 +67,8 @@ def _reason(error: Any) -> str:
             return "must not be empty"
         case "maxLength":
             return f"must not be longer than {value} characters"
+        case "maxProperties":
+            return f"must hold one of {', '.join(error.schema['properties'])}"
         case "uniqueItems":
             return "holds the same value twice"
     return str(error.message)

@@ -236,6 +236,7 @@ def test_a_command_that_has_waited_itself_was_not_answered() -> None:
 def test_a_command_that_is_not_there_is_no_end_of_the_others() -> None:
     with suppress(OSError):  # the caller's to catch
         assert asked(Command(["/nowhere"], LONG))[0] is False
+    assert asked(Command(["sh", "a\0b"], LONG))[:2] == (False, WRONG)
 
 
 def test_many_at_once_take_the_time_of_one(server: Callable[[Serve], int]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support import REPO, SHIPPED, Node, app_text, tree
 
-from archy import __version__, catalogue, cli, paths, systemd
+from archy import __version__, catalogue, cli, paths, rules, systemd
 from archy.output import CannotDo
 
 pytestmark = pytest.mark.programs
@@ -81,6 +81,7 @@ def test_exit_codes_and_words(archy: Any, arguments: list[str], code: int, words
 
 AS_ROOT = [
     *(["app", verb, "bitcoin-knots"] for verb in ("install", "remove", "start", "stop", "credentials")),
+    ["app", "switch", "bitcoin-knots", "bitcoin-core"],
     ["secret", "list"],
     ["secret", "rotate", "p"],
     ["reconcile"],
@@ -90,7 +91,7 @@ AS_ROOT = [
 
 @pytest.mark.parametrize("words", AS_ROOT, ids=" ".join)
 def test_only_root_may(archy: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    what = " ".join(word for word in words if word not in ("app", "--dry-run"))
+    what = " ".join(word for word in words if word not in ("app", "--dry-run", "bitcoin-core"))
     nowhere = archy(*words)
     assert (nowhere.code, nowhere.out) == (1, "")
     assert nowhere.err.startswith(f"archy: {what}: /run/systemd/system: systemd does not run this machine\n")
@@ -136,6 +137,8 @@ def test_list_json(archy: Any, here: Node) -> None:
         "state": "unknown",
         "restarts": 0,
         "companion_of": "",
+        "part_of": "",
+        "provides": "",
         "problems": [
             {
                 "file": "/etc/archy/apps/bad/manifest.yml",
@@ -147,10 +150,10 @@ def test_list_json(archy: Any, here: Node) -> None:
             }
         ],
     }
-    keys = ("id", "origin", "installed", "state", "companion_of")
+    keys = ("id", "origin", "installed", "state", "companion_of", "part_of", "provides")
     assert [[app[key] for key in keys] for app in said.json["apps"][1:]] == [
-        ["bitcoin-knots", "catalogue", True, "unknown", ""],
-        ["bitcoin-ui", "catalogue", False, "not installed", "bitcoin-knots"],
+        ["bitcoin-knots", "catalogue", True, "unknown", "", "", "bitcoin"],
+        ["bitcoin-ui", "catalogue", False, "not installed", "bitcoin", "", ""],
     ]
 
 
@@ -195,6 +198,7 @@ def test_validate_tells_what_is_wrong(
     folder = here.app("web", app_text("web", container)).parent
     (folder / "t.j2").write_bytes(template.encode("utf-8", "surrogateescape"))
     monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(rules, "_UNITS", (" ",))  # so that something is left for Podman to refuse
     said = archy("app", "validate", "web")
     assert (said.code, said.err) == (3, "")
     assert said.out.startswith(message)
@@ -214,14 +218,19 @@ def test_render_shows_all_and_touches_nothing(archy: Any, here: Node) -> None:
     assert heads == [
         "### Quadlet archy-bitcoin-knots.container",
         "### Quadlet archy-net.network",
+        "### Quadlet archy-bitcoin.service",
         "### unit archy-bitcoin-knots.service",
         "### unit archy-net-network.service",
+        "### unit archy-bitcoin.service",
     ]
     data = archy("app", "render", "bitcoin-knots", "--json").json
     assert list(data) == ["app", "quadlet", "units", "problems"]
     assert tree(here.root) == before
     here.install("bitcoin-knots")
-    assert data["units"] == {name: text for name, text in here.generate()[0].items() if "/" not in name}
+    link = {"archy-bitcoin.service": "-> archy-bitcoin-knots.service"}
+    found = {name: text for name, text in here.generate()[0].items() if "/" not in name}
+    assert found == data["units"] | link
+    assert data["units"].items() >= {(name, f"{target}\n") for name, target in link.items()}
     assert archy("app", "render", "bitcoin-knots", "--json").json == data
 
 

@@ -98,14 +98,20 @@ def test_directories() -> None:
     volumes = [
         ("bind", f"{HOME}/web"),
         ("bind", f"{HOME}/web/conf/a.conf"),
-        ("bind", f"{HOME}/else"),
+        ("bind", f"{HOME}/web-else"),
         ("volume", "named"),
+        # What needs a grant is the operator's, and may be a socket.
+        ("bind", f"{HOME}/else"),
+        ("bind", "/srv/media"),
+        ("bind", "/run/user/990/podman/podman.sock"),
     ]
     lines = [f"- {{type: {kind}, source: {source}, target: /t{n}}}" for n, (kind, source) in enumerate(volumes)]
     files = [f"- {{path: {HOME}/web/{name}, content: x}}" for name in ("conf/a.conf", "b/c")]
     app = app_of("\n".join(["user: 1:1", "generated_files:", *files]), "\n".join(["volumes:", *lines]))
     made = derive.directories(app, OWNER)
-    assert made == [Directory(f"{HOME}/{name}", 231072, 331072, 0o750) for name in ("else", "web", "web/b", "web/conf")]
+    assert made == [
+        Directory(f"{HOME}/{name}", 231072, 331072, 0o750) for name in ("web", "web-else", "web/b", "web/conf")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,17 @@ def test_timers_of_containers_that_are_gone() -> None:
     assert fault == Fault(LEFTOVERS, "1 health timers of containers that are gone", (), (), (TIMER,))
 
 
+def test_only_what_was_left_over_before_is_left_over() -> None:
+    """Where apps crash, each look may find something else that will be gone in a moment."""
+    old, new = (f"{'c' * 64}-{number}.timer" for number in (1, 2))
+    node = state(running(), down("old"), probe=probe(listed(), listed(OTHER, "exited", "old"), timers=(old, new)))
+    before = [WEB, Fault(LEFTOVERS, "x", (), (OTHER,), (old, "gone.timer"))]
+    (fault,) = faults(node, before)
+    assert (fault.containers, fault.timers) == ((OTHER,), (old,))
+    assert faults(node, [WEB]) == []
+    assert [found.timers for found in faults(node)] == [(old, new)]
+
+
 def test_all_that_is_left_over_is_one_fault() -> None:
     (fault,) = found(down("old"), known=(listed(OTHER, "exited", "old"),), apps={}, timers=(f"{'c' * 64}-1.timer",))
     assert fault.said == "container old of archy-old.service, exited; 1 health timers of containers that are gone"
@@ -306,7 +317,10 @@ def test_those_that_it_concerns_must_have_run_for_a_while(app: AppState, sees: b
     for others in ((), (running("b", active="activating", sub="start"), running("c", changed=ASKED))):
         node = state(app, *others, probe=probe())
         assert [could_see(node, fault) for fault in ALL] == [True, sees, sees, sees]
-    assert could_see(state(running(), replace(app, id="b"), probe=probe()), Fault(NETWORK, "x", ("web", "b"))) == sees
+    both = state(running(), replace(app, id="b"), probe=probe())
+    assert could_see(both, Fault(STORAGE, "x", ("web", "b"))) == sees
+    # The network is that of all, and one app is enough to see it: the other may take an hour to stop.
+    assert could_see(both, Fault(NETWORK, "x", ("web", "b")))
 
 
 def test_whom_it_concerned_may_be_gone() -> None:

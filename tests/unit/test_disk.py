@@ -52,7 +52,7 @@ def test_a_file_is_replaced_whole(root: Path, before: bytes | None) -> None:
         assert other.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 3_000_000])
+@pytest.mark.parametrize("content", [b"", b"\0" * 3_000_000], ids=["empty", "large"])
 def test_all_is_written(root: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, view: write(descriptor, view[:70_001]))

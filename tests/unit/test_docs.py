@@ -65,18 +65,21 @@ def test_a_key_is_documented_as_it_is(key: str) -> None:
     schema, required = SCHEMA[key]
     line, text = DOCUMENTED[key]
     assert line.endswith(", required") == required
-    assert ("not supported yet" in line) == ("notSupportedYet" in schema)
     assert all(f".Ql {value}" in text for value in schema.get("enum", ()))
 
 
 def test_defaults_are_documented() -> None:
-    text = b"""app: {id: a, name: A, version: 1, ports: [{host: 2000, container: 80}],
+    text = b"""app: {id: a, name: A, version: 1, ports: [{host: 2000, container: 80}], dependencies: [{app_id: b}],
       health_check: {type: tcp, endpoint: ":80"},
       container: {image: i, generated_files: [{path: /var/lib/archipelago/a/b, content: c}]}}"""
     app = manifest.check(text, "a", "a", frozenset())
+    built = manifest.check(b"app: {id: a, name: A, version: 1, container: {build: {}}}", "a", "a", frozenset())
     assert app.health
+    assert built.build
     found = {key: re.search(r"default is\n\.Ql (\S+)", text) for key, (_, text) in DOCUMENTED.items()}
     assert {key: match[1] for key, match in found.items() if match} == {
+        "app.dependencies[].required": str(app.needs[0].required).lower(),
+        "app.container.build.dockerfile": built.build.dockerfile,
         "app.container.pull_policy": app.pull,
         "app.container.network": app.network,
         "app.container.generated_files[].mode": f"{app.files[0].mode:04o}",
@@ -92,7 +95,7 @@ def test_defaults_are_documented() -> None:
 
 
 def test_every_setting_of_the_node_is_documented() -> None:
-    leaves = {path: inner for path, inner, _ in keys(settings.schema(), {}) if "properties" not in inner}
+    leaves = {path: inner for path, inner, _ in keys(settings.schema(), settings.schema()) if "properties" not in inner}
     text = section("archy.8", "SETTINGS")
     assert sorted(re.findall(r"^\.It Va (\S+)", text, re.M)) == sorted(leaves)
     for inner in leaves.values():

@@ -103,12 +103,13 @@ def test_no_packet_is_sent() -> None:
 def test_a_summary() -> None:
     app = app_of(
         """\
-network_aliases: [bitcoin, knots]
+network_aliases: [knots, web]
 generated_secrets: [{name: a, kind: hex32}, {name: b, kind: bcrypt}]
 secret_env: [{key: X, secret_file: other}, {key: Y, template: y}, {key: Z, secret_file: a}]""",
         """\
+provides: server
 companion_of: parent
-dependencies: [{app_id: x, restart: true}, {storage: 1Gi}, {app_id: y}]
+dependencies: [{app_id: x, restart: true}, {storage: 1Gi}, {app_id: y}, {app_id: z, required: false}, {bitcoin: any}]
 bitcoin_rpc: {rpcwhitelist: [uptime, getblock]}
 restart_when_changed: true
 start_timeout_secs: 5
@@ -118,12 +119,19 @@ health_check: {type: http, endpoint: "localhost:8080", path: /live, interval: 1m
         "name": "Web",
         "version": "1.0.0",
         "container": "archy-web",
+        "image": "docker.io/library/nginx:1.26",
+        "pull": "missing",
         "network": "archy-net",
         "ports": False,
-        "aliases": ["bitcoin", "knots"],
-        "needs": ["x", "y"],
+        "aliases": ["knots", "web", "server"],
+        "provides": "server",
+        "one_shot": False,
+        "needs": ["x", "y", "bitcoin"],
+        "after": ["x", "y", "z", "bitcoin"],
         "restart_after": ["x"],
         "companion_of": "parent",
+        "part_of": "",
+        "bitcoin": ["any"],
         "rpcwhitelist": ["uptime", "getblock"],
         "restart_when_changed": True,
         "start_timeout": 5,
@@ -143,8 +151,15 @@ health_check: {type: http, endpoint: "localhost:8080", path: /live, interval: 1m
 def test_the_summary_of_a_plain_app() -> None:
     found = facts.summary(app_of())
     assert (found["container"], found["rpcwhitelist"], found["start_timeout"]) == ("web", None, None)
+    assert (found["provides"], found["part_of"], found["companion_of"], found["bitcoin"]) == ("", "", "", [])
     assert (found["secrets"], found["needs"], found["restart_when_changed"]) == ([], [], False)
     assert found["health"] is None
+
+
+def test_the_summary_of_a_part_that_waits_for_bitcoin() -> None:
+    found = facts.summary(app_of(app="part_of: whole\ndependencies: [{bitcoin: archival}, {bitcoin: synced}]"))
+    assert (found["container"], found["part_of"], found["companion_of"]) == ("web", "whole", "")
+    assert (found["bitcoin"], found["needs"]) == (["archival", "synced"], ["bitcoin"])
 
 
 def test_whether_it_has_ports() -> None:

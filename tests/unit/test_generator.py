@@ -15,14 +15,20 @@ from archy import build, generator, installed
 pytestmark = pytest.mark.programs
 
 WANTS = ("archy-all.service.wants", "archy.target.wants")
+BITCOIN = "archy-bitcoin.service"  # the link to whichever app provides it
 
 
-def expected(
-    *app_ids: str, shared: tuple[str, ...] = ("archy-net-network.service", "user@990.service.d/50-archy.conf")
-) -> list[str]:
+SHARED = (
+    "archy-image@.service.d/50-archy.conf",
+    "archy-net-network.service",
+    "user@990.service.d/50-archy.conf",
+)
+
+
+def expected(*app_ids: str, links: tuple[str, ...] = (), shared: tuple[str, ...] = SHARED) -> list[str]:
     """The names of all files for these apps."""
     units = [f"archy-{app_id}.service" for app_id in app_ids]
-    return sorted([*units, *shared, *(f"{wants}/{unit}" for wants in WANTS for unit in units)])
+    return sorted([*units, *links, *shared, *(f"{wants}/{unit}" for wants in WANTS for unit in units)])
 
 
 def test_exactly_these_files(node: Node) -> None:
@@ -31,11 +37,12 @@ def test_exactly_these_files(node: Node) -> None:
     before = tree(node.root)
     found, warnings = node.generate()
     assert warnings == []
-    assert list(found) == expected("bitcoin-knots", "bitcoin-ui", "web")
+    assert list(found) == expected("bitcoin-knots", "bitcoin-ui", "web", links=(BITCOIN,))
     assert {name: text for name, text in tree(node.root).items() if not name.startswith("out/")} == before
     assert {found[name] for name in found if ".wants/" in name} == {
         f"-> ../archy-{app}.service" for app in ("bitcoin-knots", "bitcoin-ui", "web")
     }
+    assert found[BITCOIN] == "-> archy-bitcoin-knots.service"
     assert {path.stat().st_mode & 0o777 for path in node.path("/out").rglob("*") if path.is_file()} == {0o644}
 
 
@@ -74,7 +81,7 @@ def test_links_that_lead_nowhere(node: Node) -> None:
 def test_links_are_followed_within_the_root(node: Node, target: str) -> None:
     node.path("/etc/archy/apps/bitcoin-knots").symlink_to(target)
     found, warnings = node.generate()
-    assert (list(found), warnings) == (expected("bitcoin-knots"), [])
+    assert (list(found), warnings) == (expected("bitcoin-knots", links=(BITCOIN,)), [])
 
 
 def test_under_a_read_only_root(node: Node) -> None:

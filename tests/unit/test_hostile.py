@@ -100,7 +100,11 @@ def refused(text: str, node: Node) -> str:
     ],
     ids=["network", "volume", "image"],
 )
-def test_what_quadlet_refuses_is_said_in_its_words(node: Node, text: str, reason: str) -> None:
+def test_what_quadlet_refuses_is_said_in_its_words(
+    node: Node, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
+) -> None:
+    """As if we had not known better."""
+    monkeypatch.setattr(rules, "_UNITS", (" ",))
     warning = refused(text, node)
     assert warning.startswith("/etc/archy/apps/evil/manifest.yml: this node's Podman does not take it: ")
     assert reason in warning

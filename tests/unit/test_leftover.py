@@ -17,7 +17,11 @@ def test_an_app_that_runs_without_a_manifest_can_be_stopped(node: Node) -> None:
     node.runs("gone")
     node.runs("quiet", populated=0)
     found, _ = node.generate()
-    assert list(found) == ["archy-gone.service", "user@990.service.d/50-archy.conf"]
+    assert list(found) == [
+        "archy-gone.service",
+        "archy-image@.service.d/50-archy.conf",
+        "user@990.service.d/50-archy.conf",
+    ]
     unit = found["archy-gone.service"]
     assert setting(unit, "Description") == ["gone (still running, its manifest is gone)"]
     assert setting(unit, "RefuseManualStart") == ["yes"]

@@ -88,7 +88,7 @@ def test_mypy(folder: Path, mypy_cache: str) -> None:
     here = [path for path in PYTHON if path.parent == folder]
     modules, programs = [p for p in here if p.suffix == ".py"], [p for p in here if p.suffix != ".py"]
     for files in ([modules] if modules else []) + [[program] for program in programs]:
-        lint("mypy", "--strict", f"--cache-dir={mypy_cache}", *files, env={"MYPYPATH": f"generator:{folder}"})
+        lint("mypy", "--strict", f"--cache-dir={mypy_cache}", *files, env={"MYPYPATH": f"generator:tests:{folder}"})
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")

@@ -100,6 +100,20 @@ def test_the_same_answer_counts_once() -> None:
         assert (found.fault, found.entry["failed"]) == ("", 1)
 
 
+def test_while_the_node_is_mended_the_last_failure_is_not_reached() -> None:
+    """Apps fail for reasons of the node then; the answer after that decides."""
+    for answer, dead in ((YES, False), (no(), True)):
+        seen = Passes(recovering=True)
+        assert [seen.see(container(no())).fault for _ in range(9)] == [""] * 9
+        seen.fields = {}
+        assert bool(seen.see(container(answer)).fault) is dead
+
+
+def test_what_is_to_end_may_do_so_whatever_podman_has_forgotten() -> None:
+    seen = Passes(running(one_shot=True))
+    assert [seen.see(container(None), known=()).fault for _ in range(5)] == [""] * 5
+
+
 def test_a_restart_is_a_new_beginning() -> None:
     seen = Passes()
     for _ in range(2):

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Callable
 
 import pytest
 from support import OWNER, REPO, Node, app_text
 
-from archy import facts, node, stamp
+from archy import facts, images, node, settings, stamp
 from archy.problem import Refused
 from archy.steps import File, Step
 
@@ -39,7 +40,8 @@ def well(node: Node) -> Node:
 
 
 def plan(of: Node) -> list[Step]:
-    return node.plan(of.name, OWNER, 0, 0)
+    content = of.path("/etc/archy/node.yml").read_bytes() if of.path("/etc/archy/node.yml").exists() else None
+    return node.plan(of.name, OWNER, settings.parse(content), 0, 0)
 
 
 def put(path: str, text: str) -> Callable[[Node], object]:
@@ -102,6 +104,55 @@ def test_what_differs_is_put_right_and_nothing_else(
     assert well.path(CONF).read_text() == (REPO / "templates/containers.conf.j2").read_text()
     after = {path: (path.read_bytes(), path.stat().st_mode) for path in well.path("/etc").rglob("*") if path.is_file()}
     assert after == before
+
+
+REGISTRIES = "/etc/containers/registries.conf.d/50-archy.conf"
+
+
+def test_mirrors_are_what_the_settings_say(well: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "images: {mirrors: {docker.io: ['m:5000/hub', n.lan]}, insecure: ['m:5000', o.lan/a]}"
+    well.write("/etc/archy/node.yml", text)
+    assert well.failures() == {}
+    assert f"node: write {REGISTRIES} (missing)" in capsys.readouterr().err
+    assert (well.path(REGISTRIES).stat().st_mode & 0o777, plan(well), well.is_fresh("@node")) == (0o644, [], True)
+    found = tomllib.loads(well.path(REGISTRIES).read_text())
+    mirrors = [{"location": "m:5000/hub", "insecure": True}, {"location": "n.lan", "insecure": False}]
+    assert found == {
+        "registry": [
+            {"prefix": "docker.io", "location": "docker.io", "insecure": False, "mirror": mirrors},
+            {"prefix": "m:5000", "location": "m:5000", "insecure": True},
+            {"prefix": "o.lan/a", "location": "o.lan/a", "insecure": True},
+        ]
+    }
+    well.path(REGISTRIES).write_text("")
+    assert well.failures() == {}
+    assert f"node: write {REGISTRIES} (content differs)" in capsys.readouterr().err
+    well.path("/etc/archy/node.yml").unlink()
+    assert well.failures() == {}
+    assert f"node: remove {REGISTRIES} (no registry is set)" in capsys.readouterr().err
+    assert (well.path(REGISTRIES).exists(), plan(well), well.is_fresh("@node")) == (False, [], True)
+
+
+def test_the_allow_list_is_for_locations_and_what_is_in_them() -> None:
+    settings = {"mirrors": {"a.b": ["m:5000/x", "m:50001", "mm:5000"]}, "insecure": ["m:5000"]}
+    first, second = images.registries(settings)
+    assert [insecure for _, insecure in first.mirrors] == [True, False, False]
+    assert (first.insecure, second) == (False, images.Registry("m:5000", True, ()))
+
+
+@pytest.mark.parametrize(
+    ("reference", "full"),
+    [
+        ("docker.io/library/nginx", "docker.io/library/nginx:latest"),
+        ("docker.io/library/nginx:1", "docker.io/library/nginx:1"),
+        ("m:5000/nginx", "m:5000/nginx:latest"),
+        ("docker.io/library/nginx@sha256:ab", "docker.io/library/nginx@sha256:ab"),
+        ("m:5000/nginx:1@sha256:ab", "m:5000/nginx@sha256:ab"),
+        ("nginx", "nginx:latest"),
+    ],
+)
+def test_a_reference_as_podman_lists_it(reference: str, full: str) -> None:
+    assert images.full(reference) == full
 
 
 def test_directories_of_the_service_user_are_its_own(well: Node) -> None:

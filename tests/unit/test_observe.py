@@ -89,3 +89,45 @@ def test_while_the_probe_is_at_work_what_it_said_before_counts(node: Node, monke
     said = file(("web",))
     node.write(paths.PROBE_CACHE, json.dumps(said))
     assert observe.node(node.name, {}).probe.at == said["at"]
+
+
+QUEUED = {"loaded": True, "busy": True}
+
+
+@pytest.mark.parametrize(
+    ("unit", "image", "wanted"),
+    [
+        (QUEUED, {"active": "activating", "says": "fetching x"}, "fetching x"),
+        ({**QUEUED, "active": "failed", "sub": "failed"}, {"active": "activating", "says": "fetching x"}, "fetching x"),
+        ({**QUEUED, "active": "activating", "sub": "auto-restart-queued"}, {"active": "activating", "says": "x"}, "x"),
+        (QUEUED, {"active": "activating"}, ""),
+        (QUEUED, {"active": "inactive", "says": "fetching x"}, ""),
+        (QUEUED, None, ""),
+        ({"loaded": True}, {"active": "activating", "says": "fetching x"}, ""),
+        ({**QUEUED, "active": "activating", "sub": "start"}, {"active": "activating", "says": "fetching x"}, ""),
+        ({**QUEUED, "active": "active", "sub": "running"}, {"active": "activating", "says": "fetching x"}, ""),
+    ],
+)
+def test_an_app_that_waits_for_its_image(
+    node: Node, monkeypatch: pytest.MonkeyPatch, unit: dict[str, Any], image: dict[str, Any] | None, wanted: str
+) -> None:
+    node.app("web")
+    units = {"archy-web.service": systemd.Unit("archy-web.service", **unit)}
+    if image is not None:
+        units["archy-image@web.service"] = systemd.Unit("archy-image@web.service", **image)
+    monkeypatch.setattr(systemd, "units", lambda names: {name: units[name] for name in names if name in units})
+    assert [app.fetching for app in observe.node(node.name, {}).apps] == [wanted]
+
+
+def test_systemd_is_not_asked_of_images_while_no_app_waits(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.app("web")
+    asked: list[str] = []
+
+    def units(names: list[str]) -> dict[str, systemd.Unit]:
+        asked.extend(names)
+        return {}
+
+    monkeypatch.setattr(systemd, "units", units)
+    observe.node(node.name, {})
+    assert "archy-web.service" in asked
+    assert "archy-image@web.service" not in asked

@@ -30,9 +30,9 @@ def filed(app_id: str, content: str) -> str:
 PROVIDER = app_text(
     "btc",
     f"""\
-network_aliases: [bitcoin]
 generated_secrets: [{{name: bitcoin-rpc-password, kind: hex32, rotatable: true}}]
-{filed("btc", "template: t.j2")}""",
+{filed("bitcoin", "template: t.j2")}""",
+    "provides: bitcoin",
 )
 LOGINS = """\
 {% for login in rpc_logins() %}
@@ -55,7 +55,7 @@ def provider(node: Node) -> Node:
 
 
 def users(node: Node) -> list[str]:
-    return re.findall(r"(?m)^(\w+)=", node.path(f"{D}/btc/f").read_text())
+    return re.findall(r"(?m)^(\w+)=", node.path(f"{D}/bitcoin/f").read_text())
 
 
 def canonical(node: Node) -> str:
@@ -66,7 +66,7 @@ def test_a_consumer_changes_its_provider_s_file_in_the_same_call(provider: Node)
     assert users(provider) == ["archipelago"]
     provider.app("user", CONSUMER)
     assert provider.prepare() == 0
-    assert provider.path(f"{D}/btc/f").read_text().splitlines() == [
+    assert provider.path(f"{D}/bitcoin/f").read_text().splitlines() == [
         f"archipelago={rpc.rpcauth('archipelago', canonical(provider))}/*",
         f"user={rpc.rpcauth('user', rpc.password(canonical(provider), 'user'))}/uptime",
     ]
@@ -90,7 +90,7 @@ def test_a_consumer_that_goes_or_calls_more(provider: Node) -> None:
     provider.prepare()
     manifest.write_text(CONSUMER.replace("[uptime]", "[getblock, uptime]"))
     provider.prepare()
-    assert provider.path(f"{D}/btc/f").read_text().endswith("/getblock,uptime\n")
+    assert provider.path(f"{D}/bitcoin/f").read_text().endswith("/getblock,uptime\n")
     manifest.unlink()
     manifest.parent.rmdir()
     provider.prepare()
@@ -130,13 +130,13 @@ def test_both_are_let_in_while_a_rotation_lasts(provider: Node) -> None:
     provider.write(f"{D}/secrets/bitcoin-rpc-password.previous", f"{old}\n").chmod(0o600)
     provider.path(f"{D}/secrets/bitcoin-rpc-password").write_text(f"{new}\n")
     assert provider.prepare() == 0
-    assert provider.path(f"{D}/btc/f").read_text().splitlines()[1] == (
+    assert provider.path(f"{D}/bitcoin/f").read_text().splitlines()[1] == (
         f"user={','.join(rpc.rpcauth('user', rpc.password(value, 'user')) for value in (new, old))}/uptime"
     )
     assert rpc.password(new, "user") in provider.path(URL).read_text()
     provider.path(f"{D}/secrets/bitcoin-rpc-password.previous").unlink()
     assert provider.prepare() == 0
-    assert "," not in provider.path(f"{D}/btc/f").read_text()
+    assert "," not in provider.path(f"{D}/bitcoin/f").read_text()
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -355,14 +355,13 @@ def test_what_is_no_file_is_not_waited_for(runtime: Path, aardvark: Path) -> Non
     assert podman.dead_addresses(str(runtime), {A}) == {"10.89.0.3"}
 
 
-def test_timers_of_containers_that_do_not_run(runtime: Path) -> None:
+def test_health_timers(runtime: Path) -> None:
     directory = runtime / "systemd/transient"
-    assert podman.stale_timers(str(runtime), []) == []
+    assert podman.health_timers(str(runtime)) == []
     directory.mkdir(parents=True)
     for name in (f"{A}-1.timer", f"{A}-1.service", f"{B}-2.timer", f"{B}-1.timer", "x.timer", f"{B[:12]}-1.timer"):
         (directory / name).write_text("")
-    assert podman.stale_timers(str(runtime), containers(A)) == [f"{B}-1.timer", f"{B}-2.timer"]
-    assert podman.stale_timers(str(runtime), containers(A, B)) == []
+    assert podman.health_timers(str(runtime)) == [f"{A}-1.timer", f"{B}-1.timer", f"{B}-2.timer"]
 
 
 def test_the_environment() -> None:

@@ -125,6 +125,39 @@ def test_an_unusable_secret_stops_its_apps_only(
     assert neighbour.path(f"{D}/zz/f").exists()
 
 
+@pytest.mark.parametrize(
+    "key",
+    [f"generated_files: [{{path: {D}/web/f, content: x}}]", f"env_file: [{D}/web/f]"],
+    ids=["made-once", "env-file"],
+)
+def test_a_file_of_the_app_that_has_become_a_link_stops_it(
+    neighbour: Node, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    """It is a source of mounts, or of variables: the app could lead Podman to another one's data."""
+    neighbour.app("web", app_text("web", key))
+    assert neighbour.prepare() == 0
+    own = neighbour.path(f"{D}/web/f")
+    own.parent.mkdir(exist_ok=True)
+    own.unlink(missing_ok=True)
+    own.symlink_to("../zz")
+    capsys.readouterr()
+    assert neighbour.prepare() == 1
+    assert said(capsys)[-1].startswith(f"web: not prepared: {D}/web/f: is not a file; remove it")
+    own.unlink()
+    assert neighbour.prepare() == 0
+
+
+def test_a_derived_one_that_has_become_a_link_is_made_again(neighbour: Node) -> None:
+    """Also where it is an env_file."""
+    neighbour.app("web", app_text("web", f"{filed('content: x')}\nenv_file: [{D}/web/f]"))
+    assert neighbour.prepare() == 0
+    own = neighbour.path(f"{D}/web/f")
+    own.unlink()
+    own.symlink_to("../zz")
+    assert neighbour.prepare() == 0
+    assert (own.is_symlink(), own.read_text()) == (False, "x")
+
+
 @pytest.mark.parametrize("place", ["secrets", "web"])
 def test_links_planted_by_the_service_user(neighbour: Node, capsys: pytest.CaptureFixture[str], place: str) -> None:
     """Its home is its own: what it puts there must not lead root astray."""

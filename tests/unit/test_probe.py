@@ -135,6 +135,16 @@ def test_every_app_is_asked_as_its_manifest_says(kernel: Kernel) -> None:
     assert kernel.joined == [(103, "user"), (200, "net"), (201, "net"), (202, "net"), (203, "net")]
 
 
+def test_one_in_the_network_of_the_node_is_asked_from_there(kernel: Kernel) -> None:
+    """It has no other, and what has joined a container's user namespace may not go back."""
+    asked = {**HEALTH, "kind": "tcp", "port": 81, "timeout": 7}
+    kernel.knows(web={"health": asked, "network": "host"}, db={"health": None, "network": "pasta"})
+    found = kernel.look(container("web"), container("db"))
+    assert kernel.asked == [("tcp", "81 7.0")]
+    assert (found["web"]["check"]["ok"], found["web"]["names"]) == (True, None)
+    assert [pid for pid, kind in kernel.joined if kind == "net"] == [201]
+
+
 def test_the_real_ones_take_what_the_fakes_take() -> None:
     for check in (checks.Tcp(80, 1.0), checks.Http(80, "/", 1.0), names.Name("192.0.2.1", "web", 1.0)):
         assert check.timeout == 1.0
@@ -323,6 +333,7 @@ def test_those_of_another_user_namespace_are_asked_by_another_process(
 def machine(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """A machine on which the entry point finds what is said here."""
     said: dict[str, Any] = {"bus": True, "running": [container("web")], "kept": {}, "written": [], "dead": set()}
+    said["timers"] = [f"{IDS['web']}-1.timer", f"{IDS['db']}-1.timer"]
     said["podman"] = {"at": 1.0, "error": "", "containers": [[IDS["web"], "running", "web", "u"]], "seen": []}
 
     class Question:
@@ -347,7 +358,7 @@ def machine(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(podman, "Question", Question)
     monkeypatch.setattr(podman, "pasta", lambda _: None)
     monkeypatch.setattr(podman, "dead_addresses", dead)
-    monkeypatch.setattr(podman, "stale_timers", lambda *_: [])
+    monkeypatch.setattr(podman, "health_timers", lambda _: said["timers"])
     monkeypatch.setattr(probe, "_remembered", lambda _: said["kept"])
     monkeypatch.setattr(disk, "write", lambda path, text: said["written"].append((path, text)))
     return said
@@ -361,10 +372,25 @@ def test_the_answer_is_what_root_reads(machine: dict[str, Any], node: Node, caps
     found = probed.load(node.name)
     assert (found.error, found.podman_error, found.apps["web"].id) == ("", "", IDS["web"])
     assert [entry.id for entry in found.containers or ()] == [IDS["web"]]
+    assert found.timers == (f"{IDS['db']}-1.timer",)
     assert found.digest == json.loads(out)["digest"]
     answer = found.apps["web"].check
     assert answer is not None
     assert answer.ok
+
+
+def test_the_timer_of_a_container_that_starts_meanwhile_is_not_stale(
+    machine: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its timer comes after its container: seen in the other order, it would be stopped, and the app never ready."""
+
+    def running(_: str) -> list[Container]:
+        machine["timers"] = [*machine["timers"], f"{IDS['ui']}-1.timer"]
+        return [container("web"), container("db")]
+
+    monkeypatch.setattr(containers, "running", running)
+    assert probe.main([]) == 0
+    assert json.loads(capsys.readouterr().out)["timers"] == []
 
 
 @pytest.mark.parametrize(("error", "ok"), [("", False), ("database is locked", True)])
@@ -403,7 +429,7 @@ def test_without_its_user_s_manager_nobody_is_asked(
     machine: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine["bus"] = False
-    assert probe.main([]) == 1
+    assert probe.main([]) == os.EX_TEMPFAIL
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("the manager of user ")

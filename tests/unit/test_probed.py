@@ -207,6 +207,10 @@ def test_a_timer_that_is_none_of_podman_s(node: Node, timer: str) -> None:
     assert load(node, file(timers=[timer, TIMER])).timers == (TIMER,)
 
 
+def test_the_timer_of_a_start_up_check_is_one(node: Node) -> None:
+    assert load(node, file(timers=[f"{A}-startup-1f.timer"])).timers == (f"{A}-startup-1f.timer",)
+
+
 @pytest.mark.parametrize(
     "entries", [[[]], [[A]], [[A, "running", "n"]], [[A, "running", "n", "u", "v"]], [A], [7], [None], [{"id": A}]]
 )
@@ -294,6 +298,12 @@ def test_whatever_it_is_a_pass_can_be_made(node: Node, key: str, value: Any, inn
 def test_no_probe_yet_or_one_at_work_is_no_fault(node: Node, unit: dict[str, Any] | None, asked: bool) -> None:
     made = None if unit is None else systemd.Unit("archy-probe.service", **unit)
     assert _probe(node.name, made) == (Probe(error="no answer") if asked else Probe())
+
+
+def test_a_unit_that_systemd_has_forgotten_is_no_reason_not_to_know(node: Node) -> None:
+    """As where somebody has masked the timer: nothing refers to the unit any more, and it is loaded anew."""
+    load(node, file(("web",)))
+    assert _probe(node.name, systemd.Unit("archy-probe.service")).apps.keys() == {"web"}
 
 
 MADE = systemd.Unit("archy-probe.service", began=5.0)

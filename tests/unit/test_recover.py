@@ -102,7 +102,7 @@ def world(node: Node, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(recover.Climber, "_look", one.look)
     monkeypatch.setattr(steps, "execute", one.execute)
     monkeypatch.setattr(steps, "run_as_user", one.check)
-    monkeypatch.setattr(diagnose, "faults", lambda _: list(one.faults))
+    monkeypatch.setattr(diagnose, "faults", lambda *_: list(one.faults))
     monkeypatch.setattr(systemd, "journal", lambda *_: one.log)
     monkeypatch.setattr(systemd, "release", lambda: one.done.append(RELEASE))
     monkeypatch.setattr(time, "monotonic", lambda: one.now)
@@ -124,6 +124,17 @@ def test_what_is_gone_at_the_second_look_was_none(world: World, monkeypatch: pyt
 
     monkeypatch.setattr(time, "sleep", sleep)
     assert (world.run(), world.done, world.kept.episodes) == (0, [], {})
+
+
+def test_who_crashes_all_the_time_leaves_nothing_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each look finds is something else, and will be gone in a moment."""
+    monkeypatch.undo()
+    monkeypatch.setattr(recover.Climber, "_look", world.look)
+    monkeypatch.setattr(time, "sleep", world.sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: world.now)
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: world.asked.append(" ".join(words)))
+    world.seen = lambda: probe(listed(), at=world.now, timers=(f"{world.looks:064x}-1.timer",))
+    assert (world.run(), world.looks, world.kept.episodes) == (0, 2, {})
 
 
 def test_the_first_rung_helps(world: World) -> None:

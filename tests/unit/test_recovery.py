@@ -52,6 +52,8 @@ def test_what_is_kept_is_read_again(node: Node) -> None:
         "{",
         "[]",
         "null",
+        "[" * 100_000,
+        '{"episodes": {"podman": {"tried": [], "since": 0, "ended": 0, "until": "x"}}}',
         "7",
         "{}",
         '{"episodes": null}',

@@ -14,8 +14,8 @@ from archy.rendering import CannotDerive
 from archy.steps import Directory
 
 HOST = {"HOST_IP": "192.168.1.7", "HOST_MDNS": "home.local", "DISK_GB": "2000"}
-ALIASED = app_of("network_aliases: [bitcoin]", "companion_of: parent")
-KNOWN = replace(FACTS, host=HOST, apps={"other": facts.summary(app_of()), "knots": facts.summary(ALIASED)})
+PROVIDER = app_of(app="provides: bitcoin\ncompanion_of: parent")
+KNOWN = replace(FACTS, host=HOST, apps={"other": facts.summary(app_of()), "knots": facts.summary(PROVIDER)})
 ALL = "{{HOST_IP}} {{ HOST_MDNS }} {{DISK_GB}} {{BITCOIN_HOST}}"
 
 
@@ -103,7 +103,7 @@ def test_secret_variables_that_are_refused(template: str, message: str) -> None:
 def test_without_bitcoin() -> None:
     with pytest.raises(CannotDerive) as error:
         rendering.environment(material(derived(ALL), replace(KNOWN, apps={"other": facts.summary(app_of())})))
-    assert str(error.value) == "A: BITCOIN_HOST: no app with the network alias bitcoin is installed"
+    assert str(error.value) == "A: BITCOIN_HOST: no app that provides bitcoin is installed"
 
 
 def test_a_network_of_its_own_has_no_gateway_that_we_know() -> None:

@@ -7,13 +7,16 @@ import itertools
 from typing import Any
 
 import pytest
+from probes import ASKED
 from support import UP, down, running, state
 
 from archy import restarts
 from archy.liveness import Health
 from archy.observe import AppState, NodeState
+from archy.probed import Probe
 from archy.restarts import Decision
-from archy.steps import Continue, ForgetFailures, Restart, Thaw
+from archy.started import CONTEXT
+from archy.steps import Continue, ForgetFailures, Rebuild, Restart, Thaw
 
 CONF = "/var/lib/archipelago/web/web.conf"
 FAULT = "does not answer, 3 times in a row: port 80: Connection refused"
@@ -30,6 +33,24 @@ def restarted(*apps: AppState, **fields: Any) -> list[str]:
     steps = [step for step in decide(state(*apps, **fields)).steps if isinstance(step, Restart)]
     assert len(steps) <= 1
     return [app_id for step in steps for app_id in step.app_ids]
+
+
+def test_nobody_is_restarted_while_podman_could_not_start_it() -> None:
+    """It serves on, on what it has."""
+    silent = Probe(at=ASKED, podman_error="file is not a database")
+    node = state(running(stale=(CONF,)), running("b"), probe=silent)
+    assert decide(node, b=FAULT) == Decision([], {}, {})
+
+
+def test_who_fails_again_however_slowly_is_one_that_returns() -> None:
+    """Its pauses go on to double: an app that is asked every 5 min needs more than 10 to be found dead again."""
+    before = {"faults": {"web": {"at": UP - CALM - 900, "count": 2.0}}}
+    node = state(running(), previous=before)
+    assert restarts.decide(node, {}).faults == {}
+    assert restarts.decide(node, {"web": Health(entry={"failed": 1})}).faults["web"]["count"] == 2
+    assert decide(node, web=FAULT).faults["web"]["count"] == 1
+    pending = {"web": Health(fault=FAULT, entry={"failed": 3})}
+    assert restarts.decide(node, pending).faults["web"]["count"] == 3
 
 
 def test_nothing_changed_is_nothing_done() -> None:
@@ -62,6 +83,53 @@ def test_nothing_changed_is_nothing_done() -> None:
 )
 def test_who_is_restarted(app: AppState, wanted: bool) -> None:
     assert restarted(running("a"), app, running("z")) == (["web"] if wanted else [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "others", "wanted"),
+    [
+        pytest.param({"stale": (CONTEXT,)}, [], "Rebuild", id="only-that"),
+        pytest.param({"stale": (CONTEXT,), "unit_changed": True}, [], "Rebuild", id="and-a-unit-that-may-wait"),
+        pytest.param({"stale": (CONF, CONTEXT)}, [], "Restart", id="and-a-file"),
+        pytest.param(
+            {"stale": (CONTEXT,), "unit_changed": True, "restart_when_changed": True}, [], "Restart", id="and-a-unit"
+        ),
+        pytest.param({"stale": (CONTEXT,)}, [running("b", restart_after=["web"])], "Restart", id="is-followed"),
+        pytest.param({"stale": (CONTEXT,)}, [down("b", restart_after=["web"])], "Rebuild", id="by-one-that-is-down"),
+    ],
+)
+def test_an_app_runs_on_while_its_image_is_made(fields: dict[str, Any], others: list[AppState], wanted: str) -> None:
+    (step,) = decide(state(running(**fields), *others)).steps
+    assert type(step).__name__ == wanted
+
+
+def test_as_long_as_it_is_made_nothing_is_asked_for_and_nothing_counts() -> None:
+    assert decide(state(running(stale=(CONTEXT,), fetching="it is being made"))) == Decision([], {}, {})
+    (step,) = decide(state(running(stale=(CONF, CONTEXT), fetching="it is being made"))).steps
+    assert isinstance(step, Restart)
+
+
+@pytest.mark.parametrize("sub", ["start", "exited"])
+def test_what_runs_to_its_end_may_do_so(sub: str) -> None:
+    assert decide(state(running(stale=(CONF,), sub=sub, one_shot=True))) == Decision([], {}, {})
+
+
+def test_what_has_run_to_its_end_is_as_calm_as_what_runs() -> None:
+    (step,) = decide(state(running(sub="exited", one_shot=True, restarts=3))).steps
+    assert isinstance(step, ForgetFailures)
+
+
+def test_of_two_one_is_built_and_one_restarted() -> None:
+    found = decide(state(running("a", stale=(CONTEXT,)), running("b", stale=(CONF,)), running("c", stale=(CONTEXT,))))
+    assert found.steps == [
+        Rebuild(("a", "c"), f"a: {CONTEXT} has changed since its start, c: {CONTEXT} has changed since its start"),
+        Restart(("b",), "b: web.conf has changed since its start"),
+    ]
+
+
+def test_one_that_is_dead_does_not_wait_for_its_image() -> None:
+    steps = decide(state(running(stale=(CONTEXT,))), web=FAULT).steps
+    assert [type(step) for step in steps] == [Restart]
 
 
 @pytest.mark.parametrize(

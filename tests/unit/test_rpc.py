@@ -104,9 +104,9 @@ def test_passwords() -> None:
 
 PROVIDER = app_of(
     """\
-network_aliases: [bitcoin]
 generated_secrets: [{name: bitcoin-rpc-password, kind: hex32}]
 generated_files: [{path: /var/lib/archipelago/web/f, template: t.j2, overwrite: true}]""",
+    "provides: bitcoin",
     beside=frozenset({"t.j2"}),
 )
 CONSUMER = app_of(

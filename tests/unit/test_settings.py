@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from archy import settings
 from archy.problem import Refused
 
-DEFAULTS: dict[str, Any] = {"bitcoin": {"network": "main", "prune": 0}}
+IMAGES: dict[str, Any] = {"images": {"mirrors": {}, "insecure": []}}
+DEFAULTS: dict[str, Any] = {"bitcoin": {"network": "main", "prune": 0}, **IMAGES}
+LOCATION = "must be a registry such as docker.io, mirror.example:5000 or mirror.example/hub, without a scheme"
 NETWORKS = "main, test, testnet4, signet, regtest"
 
 
@@ -23,11 +26,22 @@ NETWORKS = "main, test, testnet4, signet, regtest"
         (b"{}", DEFAULTS),
         (b"# only a comment\n", DEFAULTS),
         (b"bitcoin: {}\n", DEFAULTS),
-        (b"bitcoin:\n  network: regtest\n", {"bitcoin": {"network": "regtest", "prune": 0}}),
-        (b'bitcoin: {"network": "signet"}', {"bitcoin": {"network": "signet", "prune": 0}}),
-        (b"bitcoin: {prune: 550}", {"bitcoin": {"network": "main", "prune": 550}}),
+        (b"bitcoin:\n  network: regtest\n", {"bitcoin": {"network": "regtest", "prune": 0}, **IMAGES}),
+        (b'bitcoin: {"network": "signet"}', {"bitcoin": {"network": "signet", "prune": 0}, **IMAGES}),
+        (b"bitcoin: {prune: 550}", {"bitcoin": {"network": "main", "prune": 550}, **IMAGES}),
         (b"bitcoin: {prune: 0}", DEFAULTS),
-        ("\ufeffbitcoin: {network: test}".encode(), {"bitcoin": {"network": "test", "prune": 0}}),
+        ("\ufeffbitcoin: {network: test}".encode(), {"bitcoin": {"network": "test", "prune": 0}, **IMAGES}),
+        (b"images: {}", DEFAULTS),
+        (
+            b"images: {mirrors: {docker.io: [m.lan, 'm:5000/a/b_c'], localhost: [x.y]}, insecure: ['127.0.0.1:5000']}",
+            {
+                **DEFAULTS,
+                "images": {
+                    "mirrors": {"docker.io": ["m.lan", "m:5000/a/b_c"], "localhost": ["x.y"]},
+                    "insecure": ["127.0.0.1:5000"],
+                },
+            },
+        ),
     ],
 )
 def test_settings(content: bytes | None, wanted: dict[str, Any]) -> None:
@@ -56,15 +70,20 @@ def test_settings(content: bytes | None, wanted: dict[str, Any]) -> None:
         (b"bitcoin:\n", ["1:1: bitcoin: must be a mapping, is empty"]),
         (b"bitcoin: main", ['1:1: bitcoin: must be a mapping, is "main"']),
         (b"bitcoins: {}\n", ["1:1: bitcoins: is not a known key; did you mean bitcoin?"]),
-        (b"lightning: {}\n", ["1:1: lightning: is not a known key; known here: bitcoin"]),
+        (b"lightning: {}\n", ["1:1: lightning: is not a known key; known here: bitcoin, images"]),
         (
             b"a: 1\nbitcoin:\n  netwrk: x\n  network: y\n",
             [
-                "1:1: a: is not a known key; known here: bitcoin",
+                "1:1: a: is not a known key; known here: bitcoin, images",
                 "3:3: bitcoin.netwrk: is not a known key; did you mean network?",
                 f'4:3: bitcoin.network: must be one of {NETWORKS}; is "y"',
             ],
         ),
+        (b"images: {insecure: m.lan}", ['1:10: images.insecure: must be a list, is "m.lan"']),
+        (b"images: {insecure: [m.lan, m.lan]}", ["1:10: images.insecure: holds the same value twice"]),
+        (b"images: {mirrors: {docker.io: m.lan}}", ['1:20: images.mirrors.docker.io: must be a list, is "m.lan"']),
+        (b"images: {mirrors: {docker.io: []}}", ["1:20: images.mirrors.docker.io: must not be empty"]),
+        (b"images: {mirrors: {docker: [m.lan]}}", [f'1:10: images.mirrors: {LOCATION}; is "docker"']),
         (b"---\n", ["2:1: must be a mapping, is empty"]),
         (b"- bitcoin\n", ["1:1: must be a mapping, is a list"]),
         (b"just text", ['1:1: must be a mapping, is "just text"']),
@@ -98,3 +117,17 @@ def test_the_defaults_are_not_shared() -> None:
 def test_another_file_s_name() -> None:
     with pytest.raises(Refused, match=r"^/x/y.yml:1:1: a: "):
         settings.parse(b"a: 1", "/x/y.yml")
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["m", "http://m.lan", "m.lan/", "m.lan:", "m.lan:0", "m.lan:123456", "M.lan", "m.lan/A", "-m.lan", "m-.lan",
+     "m..lan", "m.lan//a", "m.lan/a b", "m.lan/../x", 'm.lan"', "m.lan\n", "m.lan\n[[x]]", "*.lan", "u@m.lan", "",
+     "m.lan" * 100],
+)  # fmt: skip
+def test_what_is_no_registry(location: str) -> None:
+    """It goes into registries.conf between quotes."""
+    with pytest.raises(Refused):
+        settings.parse(json.dumps({"images": {"insecure": [location]}}).encode())
+    with pytest.raises(Refused):
+        settings.parse(json.dumps({"images": {"mirrors": {location: ["m.lan"]}}}).encode())

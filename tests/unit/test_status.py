@@ -41,6 +41,8 @@ def test_all_is_well() -> None:
         "restarts": 0,
         "health": "healthy",
         "stale": [],
+        "image": "",
+        "held": "",
         "waits_for": [],
         "problems": [],
         "failure": "",
@@ -73,6 +75,7 @@ STARTING = {"active": "activating", "sub": "start"}
         pytest.param(running(**STARTING, restarts=2, began=UP - 5), OK, "starting", [], id="started-again"),
         pytest.param(running(**STARTING, restarts=3, began=UP - 5), DEGRADED, "restarting", ["was restarted 3 times"], id="starts-again-and-again"),
         pytest.param(running(active="activating", sub="auto-restart", restarts=1), OK, "restarting", [], id="crashed-once"),
+        pytest.param(down(busy=True, restarts=9), DEGRADED, "restarting", ["was restarted 9 times"], id="waits-for-its-image-between-crashes"),
         pytest.param(running(active="activating", sub="auto-restart", restarts=9), DEGRADED, "restarting", ["was restarted 9 times"], id="crashes"),
         pytest.param(running(active="deactivating", sub="stop-sigterm"), OK, "stopping", [], id="stopping"),
         pytest.param(running(active="failed", sub="failed", result="timeout"), DEGRADED, "failed", ["has failed (timeout)"], id="failed"),
@@ -89,7 +92,12 @@ STARTING = {"active": "activating", "sub": "start"}
         pytest.param(running(said=("a: bad", "b: bad")), DEGRADED, "running", ["a: bad", "b: bad"], id="last-good-version"),
         pytest.param(running(failure="no"), DEGRADED, "running", ["no"], id="could-not-start-again"),
         pytest.param(down(failure="no"), DEGRADED, "stopped", ["no"], id="cannot-start"),
+        pytest.param(down(active="failed", sub="failed", result="exit-code", one_shot=True), OK, "stopped", [], id="stopped-halfway"),
+        pytest.param(running(sub="exited", one_shot=True), OK, "completed", [], id="completed"),
         pytest.param(running(active="failed", sub="failed", failure="no"), DEGRADED, "failed", ["no"], id="failed-and-we-know-why"),
+        pytest.param(down(busy=True, fetching="fetching x: 3 MB so far"), OK, "waiting", [], id="image-on-its-way"),
+        pytest.param(down(busy=True, fetching="cannot be had: y; attempt 2"), DEGRADED, "waiting", ["waiting for its image: cannot be had: y; attempt 2"], id="image-cannot-be-had"),
+        pytest.param(running(active="activating", sub="auto-restart", restarts=9, fetching="fetching x"), OK, "waiting", [], id="image-lost"),
         pytest.param(running(known=False), OK, "running", [], id="started-by-nobody-knows-what"),
         pytest.param(running(summary=None), OK, "running", [], id="never-good"),
     ],
@@ -307,3 +315,8 @@ def test_logs_that_say_nothing_or_too_much(
 ) -> None:
     Journal(monkeypatch, lines)
     assert with_errors(running(**FAILED)) == {"web": error}
+
+
+def test_what_is_known_as_a_problem_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    Journal(monkeypatch, ["manifest.yml:7:3: app.x: is not a known key"])
+    assert with_errors(down(**FAILED, failure="manifest.yml:7:3: app.x: is not a known key\nand more")) == {"web": None}

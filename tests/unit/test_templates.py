@@ -100,6 +100,11 @@ def test_a_template_that_takes_for_ever_is_refused(monkeypatch: pytest.MonkeyPat
         render(loops)
 
 
+def test_a_template_that_makes_too_much_is_refused() -> None:
+    with pytest.raises(CannotDerive, match=r"^t\.j2: makes more than 16 MiB$"):
+        render("{{ 'a' * 17000000 }}")
+
+
 def test_templates_that_make_no_text_are_refused() -> None:
     app = filed(template="t.j2")
     with pytest.raises(CannotDerive):
