@@ -39,8 +39,8 @@ chaos: pytest ## do harm to nodes and see them recover; takes long
 	@mkdir -p build/chaos
 	@ARCHY_CHAOS_RESULTS=build/chaos $(NODE_TESTS) -m chaos
 
-beta-matrix: pytest ## every app, from installation to removal; takes long
-	@$(NODE_TESTS) -m matrix
+beta-matrix: pytest ## every app through every event of its life, with a table in build/matrix; takes long
+	@$(NODE_TESTS) -m matrix --dist loadgroup
 
 clean: ## remove what was built here; test nodes stay (tests/nodectl list)
 	@rm -rf build .mypy_cache .pytest_cache .ruff_cache
@@ -50,5 +50,5 @@ python:
 	@[ -x /usr/bin/python3 ] || { echo 'make: installing python3' >&2 && $(call install,python3); }
 
 pytest: python
-	@/usr/bin/python3 -c 'import pytest, xdist' 2>/dev/null || \
-		{ echo 'make: installing python3-pytest' >&2 && $(call install,python3-pytest python3-pytest-xdist); }
+	@/usr/bin/python3 -c 'import pytest, xdist, yaml' 2>/dev/null || \
+		{ echo 'make: installing python3-pytest' >&2 && $(call install,python3-pytest python3-pytest-xdist python3-yaml); }

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodes import catalogue, standins
 from nodes.common import BOX, NODES, REPO, Problem, delete, environment, locked, run, step
 from nodes.layers import base_layer, digest, digest_files, hold, layer, package_layer
 from nodes.node import Node
@@ -31,40 +31,48 @@ rm -rf /var/lib/archy-images
 """
 
 
+RECIPES = REPO / "tests/images"
+SHARED = "catalogue-standin"  # the recipe of what all stand-ins for images of the catalogue have in common
+
+
 @dataclass(frozen=True)
 class Image:
-    """An app image: its tar, the reference to load it under, and its configuration."""
+    """An app image: its tar, the references to load it under, and its configuration; or an archive that knows these."""
 
     name: str
     tar: Path
-    reference: str
-    changes: tuple[str, ...]
+    references: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
-def manifest_image(app: str) -> str:
-    """Read the reference of an app's image from its manifest."""
-    path = REPO / "apps" / app / "manifest.yml"
-    text = path.read_text() if path.exists() else ""
-    found = re.search(r"^ {2}container:\n(?:(?: {4}.*| *#.*)?\n)*? {4}image: *[\"']?([^\s\"'#]+)", text, re.MULTILINE)
-    if not found:
-        raise Problem(f"{path}: names no image under container:")
-    return found[1]
+def told_references(told: dict[str, list[str]]) -> tuple[str, ...]:
+    """What a recipe is loaded as: references that it names, and those of apps, as far as the catalogue has them."""
+    known = catalogue.apps()
+    found = [reference for app in told.get("apps", ()) if app in known for reference in catalogue.references(app)]
+    return tuple(dict.fromkeys([*told.get("references", ()), *found]))
+
+
+def made(folder: Path, base: Path) -> Path:
+    """Return the tar that a recipe makes; busybox is taken from the base."""
+    files = sorted(path for path in folder.iterdir() if path.name != "image.json")
+    env = environment("PIP_", "http", "no_proxy") | {"BASE": str(base)}
+
+    def build(new: Path, log: Path) -> None:
+        step(log, *BOX, "./build", new, cwd=folder, env=env)
+
+    return layer(f"image-{folder.name}", digest_files(files), build, ".tar")
 
 
 def images(base: Path) -> list[Image]:
-    """Return all app images, made as tests/images/<name>/ tell; busybox is taken from the base."""
-    env = environment("PIP_", "http", "no_proxy") | {"BASE": str(base)}
+    """Return all app images: those with a recipe, and stand-ins for what the catalogue needs besides."""
     result = []
-    for recipe in sorted((REPO / "tests/images").glob("*/image.json")):
-        folder, told = recipe.parent, json.loads(recipe.read_text())
-
-        def build(new: Path, log: Path, folder: Path = folder) -> None:
-            step(log, *BOX, "./build", new, cwd=folder, env=env)
-
-        files = sorted(path for path in folder.iterdir() if path != recipe)
-        tar = layer(f"image-{folder.name}", digest_files(files), build, ".tar")
-        reference = told.get("reference") or manifest_image(told["app"])
-        result.append(Image(folder.name, tar, reference, tuple(told["changes"])))
+    for path in sorted(RECIPES.glob("*/image.json")):
+        told = json.loads(path.read_text())
+        if references := told_references(told):
+            result.append(Image(path.parent.name, made(path.parent, base), references, tuple(told["changes"])))
+    taken = {reference for image in result for reference in image.references}
+    if archive := standins.archive_layer(made(RECIPES / SHARED, base), taken):
+        result.append(Image("standins", archive))
     return result
 
 
@@ -75,8 +83,13 @@ def put_images(root: Path, wanted: Sequence[Image]) -> None:
     script = 'set -eu\ncd "$(dirname "$0")"\n'
     for image in wanted:
         shutil.copyfile(image.tar, folder / f"{image.name}.tar")
+        if not image.references:
+            script += f"podman load --quiet --input {image.name}.tar\n"
+            continue
         changes = shlex.join(word for change in image.changes for word in ("--change", change))
-        script += f"podman import --quiet {changes} {image.name}.tar {shlex.quote(image.reference)}\n"
+        first, *more = map(shlex.quote, image.references)
+        script += f"podman import --quiet {changes} {image.name}.tar {first}\n"
+        script += "".join(f"podman tag {first} {other}\n" for other in more)
     (folder / "load").write_text(script)
 
 
@@ -125,5 +138,5 @@ def template_layer() -> Path:
         node.root.rename(new)
         remove(node)
 
-    loads = [(image.tar.name, image.reference, image.changes) for image in wanted]
+    loads = [(image.tar.name, image.references, image.changes) for image in wanted]
     return layer("template", digest(base.name, deb.name, loads, PROVISION), build)

@@ -33,6 +33,7 @@ HOST_NEEDS = {
     "git": "git",
     "pip3": "python3-pip",
     "make": "make",
+    "/usr/lib/python3/dist-packages/yaml/__init__.py": "python3-yaml",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 

@@ -4,6 +4,15 @@
 # does POSTGRES_PASSWORD, POSTGRES_PASSWORD_FILE, POSTGRES_USER, POSTGRES_DB and POSTGRES_HOST_AUTH_METHOD.
 set -eu
 [ "${1:-}" = postgres ] || exec "$@"
+new=$PGDATA/.new made=$PGDATA/.made
+# What is whole is moved to its place, also where that was cut short. The folder itself cannot be exchanged: it is a
+# mount.
+settle() {
+    find "$made" -mindepth 1 -maxdepth 1 -exec mv -t "$PGDATA" '{}' +
+    rmdir "$made"
+    sync
+}
+[ ! -d "$made" ] || settle
 [ ! -s "$PGDATA/PG_VERSION" ] || exec "$@"
 
 user=${POSTGRES_USER:-postgres}
@@ -14,8 +23,7 @@ if [ -z "$password" ] && [ "$method" != trust ]; then
     echo 'Error: Database is uninitialized and superuser password is not specified.' >&2
     exit 1
 fi
-# Whole or not at all: a cluster that was cut short has no PG_VERSION, and is made anew.
-new=$PGDATA/.new
+# Whole or not at all: a cluster that was cut short is made anew.
 rm -rf "$new"
 mkdir -p "$PGDATA"
 chmod 700 "$PGDATA"
@@ -32,10 +40,7 @@ echo "listen_addresses = '*'" >>"$new/postgresql.conf"
 if [ "${POSTGRES_DB:-$user}" != postgres ]; then
     echo "CREATE DATABASE \"${POSTGRES_DB:-$user}\"" | postgres --single -D "$new" postgres >/dev/null
 fi
-version=$(cat "$new/PG_VERSION")
-rm "$new/PG_VERSION"
-mv "$new"/* "$PGDATA"
-rmdir "$new"
 sync
-echo "$version" >"$PGDATA/PG_VERSION"
+mv "$new" "$made"
+settle
 exec "$@"
