@@ -135,7 +135,8 @@ def await_healing(node: Node, scenario: Scenario) -> tuple[float, list[str]]:
 def strike(node: Node, scenario: Scenario, number: int, record: Callable[[str, object], None]) -> None:
     """Do harm to a node that is well; insist that it recovers, with one copy of each app at all times, and all data."""
     # As if the runs before had been long ago: they are not what is tried.
-    node.out("systemctl reset-failed 'archy-*'; rm -f /run/archy/status.json; systemctl start archy-reconcile")
+    node.out("systemctl reset-failed 'archy-*'; rm -f /run/archy/{status,recovery}.json")
+    node.tick()
     mark(node)
     before = marks(node)
     with watched(node) as seen:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+pytest.register_assert_rewrite("matrix")  # so that it says what was found
 NODECTL = str(Path(__file__).resolve().parent.parent / "nodectl")
 # As the service user, with the environment that Podman wants.
 AS_USER = (
@@ -22,6 +23,8 @@ AS_USER = (
     " PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/$(id -u archipelago)"
     " DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/$(id -u archipelago)/bus "
 )
+
+TICKS = "archy-reconcile.timer archy-reconcile.path"
 
 
 class CommandFailed(Exception):
@@ -104,7 +107,9 @@ class Node:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
-                state = self.run("systemctl list-units 'archy*' --all --no-pager; journalctl -n 30 --no-pager").stdout
+                state = self.run(
+                    "archy status; systemctl list-units 'archy*' --all --no-pager; journalctl -n 30 --no-pager"
+                ).stdout
                 pytest.fail(f"not within {seconds:g} s: {what}\n{state}")
             time.sleep(0.2)
 
@@ -124,12 +129,43 @@ class Node:
         return result
 
     def tick(self) -> None:
-        """A pass, as the timer makes it."""
-        self.out("systemctl start archy-reconcile")
+        """A pass, as the timer makes it: one that begins now, with a probe of its own, and not one under way."""
+        began = time.monotonic() * 1e6  # a node's clock is its host's
+        began_at = "systemctl show --property=ExecMainStartTimestampMonotonic --value archy-probe archy-reconcile"
+        for _ in range(3):
+            self.out("systemctl start archy-reconcile")
+            if all(int(at) >= began for at in self.out(began_at).split()):
+                return
+
+    @contextmanager
+    def without_ticks(self) -> Iterator[None]:
+        """No pass is made but those that a test makes, and none is under way.
+
+        By a condition, as the start of any app wants the timer; and what is masked, systemd forgets, with all that
+        only it refers to.
+        """
+        self.out(
+            f"for unit in {TICKS}; do mkdir -p /run/systemd/system/$unit.d &&"
+            " printf '[Unit]\nConditionPathExists=/nowhere\n' >/run/systemd/system/$unit.d/no-ticks.conf || exit; done;"
+            f" systemctl daemon-reload; systemctl stop {TICKS}"
+        )
+        at_work = "systemctl list-jobs --no-legend | grep -qE 'archy-(reconcile|probe|recover).service'"
+        try:
+            self.wait("no pass is under way", lambda: self.run(at_work).returncode == 1, 120)
+            yield
+        finally:
+            self.with_ticks()
+
+    def with_ticks(self) -> None:
+        """Ticks come again."""
+        self.out(
+            f"for unit in {TICKS}; do rm -rf /run/systemd/system/$unit.d; done;"
+            f" systemctl daemon-reload; systemctl start {TICKS}"
+        )
 
     def calm(self) -> None:
         """Forget recent restarts, which would make the next ones wait: as if ten minutes had passed."""
-        self.out("rm -f /run/archy/status.json")
+        self.out("flock /run/archy/pass.lock rm -f /run/archy/status.json")  # a pass under way would write it again
 
     def status(self) -> tuple[int, dict[str, Any]]:
         """The exit code of `archy status`, and what it says to a program."""
@@ -142,6 +178,10 @@ class Node:
     def failed(self) -> list[str]:
         """The units that read failed."""
         return self.out("systemctl --failed --plain --no-legend | cut -d' ' -f1").split()
+
+    def nothing_failed(self) -> None:
+        """Wait until no unit reads failed: a look at Podman does until the next tick, if it came in a bad moment."""
+        self.wait("no unit reads failed", lambda: self.failed() == [], 90)
 
 
 def standin(app: str, image: str = "localhost/archy-standin:1", **values: Any) -> str:
@@ -161,8 +201,8 @@ def standin(app: str, image: str = "localhost/archy-standin:1", **values: Any) -
 
 @contextmanager
 def fresh_node(name: str) -> Iterator[Node]:
-    """A fresh node, removed afterwards unless ARCHY_KEEP_NODES is set."""
-    node = Node(f"t-{name}")
+    """A fresh node, removed afterwards unless ARCHY_KEEP_NODES is set. Two clones at work need two prefixes."""
+    node = Node(os.environ.get("ARCHY_NODE_PREFIX", "t-") + name)
     node.ctl("rm")
     node.ctl("start", timeout=1800)
     try:
@@ -180,12 +220,16 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Show what came of all harm that was done, see chaos.py."""
-    from chaos import table  # which needs this module
+    """Show what came of all harm that was done, see chaos.py, and of all events of apps, see matrix.py."""
+    import chaos  # which need this module
+    import matrix
 
-    reports = (report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ()))
-    rows = [value for report in reports for name, value in report.user_properties if name == "chaos"]
-    if rows:
-        terminalreporter.section("chaos")
-        for line in table(rows):
-            terminalreporter.write_line(line)
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    for name, table in (("chaos", chaos.table), ("matrix", matrix.table)):
+        rows = [value for report in reports for key, value in report.user_properties if key == name]
+        if rows:
+            terminalreporter.section(name)
+            for line in table(rows):
+                terminalreporter.write_line(line)
+            if name == "matrix":
+                matrix.write(rows)

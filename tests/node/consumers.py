@@ -15,7 +15,7 @@ APPS = (*CORE, "bitcoin-ui", "electrs-ui", "lnd-ui")
 HOME = "/var/lib/archipelago"
 CONF = f"{HOME}/bitcoin/bitcoin.conf"
 SECRET = f"{HOME}/secrets/bitcoin-rpc-password"
-TICK = 40  # seconds: until the next tick, and what it takes
+TICK = 120  # seconds: more than it takes until the next tick, and for what that does
 
 
 @contextmanager
@@ -81,12 +81,12 @@ def companion(node: Node) -> int | None:
         return None
 
 
-def all_see_a_new_block(node: Node, seconds: float = 60) -> None:
+def all_see_a_new_block(node: Node, seconds: float = 120) -> None:
     """Each consumer logs in at bitcoind, and gets to know what is new there."""
     mine = "generatetodescriptor 1 'raw(51)'"
     node.wait("lnd's login", lambda: bool(lnd(node)["rpc_ok"]), seconds)
     before = lnd(node)["zmq_blocks"]
-    node.wait("a block over ZMQ", lambda: node.bitcoin(mine) != "" and lnd(node)["zmq_blocks"] > before, 20)
+    node.wait("a block over ZMQ", lambda: node.bitcoin(mine) != "" and lnd(node)["zmq_blocks"] > before, 60)
     height = int(node.bitcoin("getblockcount"))
 
     def heights() -> set[int | None]:

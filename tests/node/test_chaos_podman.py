@@ -59,7 +59,7 @@ rm -rf "${{top%/diff}}"
 for app in {" ".join(UIS)}; do kill -9 "$(conmon "$app")"; done
 """
 LEFTOVER = """
-as podman create --quiet --name leftover --network archy-net --label PODMAN_SYSTEMD_UNIT=archy-leftover.service \
+as podman create --quiet --name leftover --network archy-net --label PODMAN_SYSTEMD_UNIT=archy-bitcoin-ui.service \
     localhost/archy-standin:1 >/dev/null
 """
 TIMER = """

@@ -26,8 +26,8 @@ def node() -> Iterator[Node]:
             fresh.drop(app, standin(app, health=check))
         fresh.out("systemctl start " + " ".join(f"archy-{app}" for app in CHECKS))
         fresh.tick()
-        fresh.out("systemctl stop archy-reconcile.timer archy-reconcile.path")
-        yield fresh
+        with fresh.without_ticks():
+            yield fresh
 
 
 @pytest.fixture
@@ -123,30 +123,42 @@ def test_who_fails_again_and_again_is_not_restarted_all_the_time(calm: Node) -> 
 def test_who_answers_while_systemd_waits_for_ever_is_restarted(calm: Node) -> None:
     """Whatever was lost between the app and systemd: a message, a health timer, Podman's memory of the container."""
     node = calm
-    node.drop("untold", standin("untold", env={"READY_AFTER": "3"}, health=CHECKS["web"]))
+    node.drop("untold", standin("untold", env={"READY_AFTER": "20"}, health=CHECKS["web"]))
     node.out("systemctl start --no-block archy-untold")
     node.wait("its container", lambda: node.run("test -s /run/archipelago/archy-untold.cid").returncode == 0)
     identity = node.out("cat /run/archipelago/archy-untold.cid")
-    node.wait("its timer", lambda: node.run(f"{AS_USER} systemctl --user stop '{identity}*.timer'").returncode == 0)
+    listed = f"({AS_USER} systemctl --user list-units --plain --no-legend '{identity}*.timer' | grep -q .)"
+    stop = f"{listed} && ({AS_USER} systemctl --user stop '{identity}*.timer')"
+    node.wait("its timer", lambda: node.run(stop).returncode == 0)
     time.sleep(62)
     assert node.active("untold") == "activating"
     before = node.pid("untold")
-    tick(node, 3)
+
+    def is_restarted() -> bool:  # a machine that is busy for a moment is given more time
+        tick(node)
+        return node.pid("untold") not in (0, before)
+
+    node.wait("a restart", is_restarted, 300)
     node.wait_active("untold")
-    assert node.pid("untold") != before
-    said = node.out("journalctl -u archy-reconcile -o cat -n 9")
+    said = node.out("journalctl -u archy-reconcile -o cat -n 50")
     assert "answers, and systemd was never told that it is ready" in said
     node.out("systemctl stop archy-untold; rm -r /etc/archy/apps/untold; systemctl daemon-reload")
+
+
+def counted(node: Node) -> dict[str, int]:
+    """The processes of the apps: the most of some looks, for a stand-in sleeps a second, and then the next."""
+    looks = [{app: len(node.processes(app)) for app in CHECKS} for _ in range(5)]
+    return {app: max(look[app] for look in looks) for app in CHECKS}
 
 
 def test_probes_leave_nothing_behind(calm: Node) -> None:
     """No process, no session of Podman's, nothing in the log."""
     node = calm
-    before = {app: len(node.processes(app)) for app in CHECKS}
+    before = counted(node)
     since = node.out("date +%s")
     for _ in range(5):
         node.tick()
-    assert {app: len(node.processes(app)) for app in CHECKS} == before
+    assert counted(node) == before
     assert (
         node.out(
             "systemctl show -p ControlGroup --value archy-probe | xargs -I{} cat /sys/fs/cgroup/{}/cgroup.procs || true"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -45,15 +44,15 @@ def whitelist(node: Node, app: str) -> list[str]:
     return node.out(f'python3 -c "import yaml; print(*{load})"').split()
 
 
-def test_another_password_reaches_all_within_a_minute(node: Node) -> None:
+def test_another_password_reaches_all_without_a_tick(node: Node) -> None:
     """The path unit begins it: the timer is off. bitcoind is back before those who log in there."""
     before, old = node.pids(*APPS), logins(node)
     node.out("systemctl stop archy-reconcile.timer")
-    began, since = time.monotonic(), node.out("date +%s.%N")
+    node.tick()  # one under way would not see it
+    since = node.out("date +%s.%N")
     node.out(f"echo another-password > {SECRET}")
-    node.wait("restarts", lambda: restarted(node, before) == {*CORE, "bitcoin-ui"}, 60)
+    node.wait("restarts", lambda: restarted(node, before) == {*CORE, "bitcoin-ui"}, TICK)
     all_see_a_new_block(node)
-    assert time.monotonic() - began < 60
     settle(node)
     assert restarted(node, before) == {*CORE, "bitcoin-ui"}
     up = {app: int(node.show(f"archy-{app}", "ActiveEnterTimestampMonotonic")) for app in CORE}

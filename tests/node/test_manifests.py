@@ -37,14 +37,14 @@ def test_turned_bad_the_last_good_version_stays_in_force(node: Node) -> None:
     node.out("systemctl restart archy-one")
     assert node.out("curl -sf http://127.0.0.1:18002/health") == "ok"
     node.out("systemctl stop archy-one")
-    assert node.failed() == []
+    node.nothing_failed()
     node.out("systemctl start archy-one")
 
 
 def test_bad_without_a_good_version_states_the_reason(node: Node) -> None:
     node.drop("new", BAD.replace("one", "new").replace("grace_secs: 10", "grace_secs: x"))
     assert node.run("systemctl start archy-new").returncode == 1
-    status = node.run("systemctl status archy-new --no-pager --lines 20").stdout
+    status = node.run("journalctl --sync; systemctl status archy-new --no-pager --lines 20").stdout
     assert REASON.replace("one", "new") in status
     assert 'app.stop_grace_secs: must be a whole number, is "x"' in status
     assert "status=78/CONFIG" in status
@@ -60,7 +60,7 @@ def test_deleted_while_running_still_stops_well_and_then_is_gone(node: Node) -> 
     assert "its manifest is gone" in node.out("systemctl status archy-gone --no-pager")
     node.out("systemctl stop archy-gone")
     assert node.show("archy-gone", "Result") == "success"
-    log = node.out("journalctl --unit archy-gone --output cat")
+    log = node.out("journalctl --sync; journalctl --unit archy-gone --output cat")
     assert log.index("got TERM") < log.index("bye")
     node.out("systemctl daemon-reload")
     assert node.show("archy-gone", "LoadState") == "not-found"
@@ -73,7 +73,7 @@ def test_never_accepted_and_bad_while_running_still_stops_well(node: Node) -> No
     node.drop("bad", BAD)
     assert node.active("bad") == "active"
     node.out("systemctl stop archy-bad")
-    assert "bye" in node.out("journalctl --unit archy-bad --output cat")
+    assert "bye" in node.out("journalctl --sync; journalctl --unit archy-bad --output cat")
     node.out("rm -r /etc/archy/apps/bad && systemctl daemon-reload")
 
 
@@ -150,7 +150,8 @@ def test_boot_with_a_bad_manifest_brings_every_other_app_up(node: Node) -> None:
     node.out("mkdir -p '/etc/archy/apps/Not An App'; ln -s /nowhere /etc/archy/apps/dangling")
     node.ctl("reboot")
     node.wait_active("one", "other")
-    assert set(node.failed()) == {"archy-bad.service", "archy-dangling.service", "archy-prepare.service"}
+    bad = {"archy-bad.service", "archy-dangling.service", "archy-prepare.service"}
+    node.wait("no others have failed", lambda: set(node.failed()) == bad, 90)
     assert node.out("systemctl is-active multi-user.target") == "active"
     node.out("rm -r /etc/archy/apps/bad '/etc/archy/apps/Not An App' /etc/archy/apps/dangling; systemctl daemon-reload")
     node.out("systemctl reset-failed")
@@ -161,9 +162,9 @@ def test_an_app_that_never_gets_ready_does_not_hold_up_the_boot(node: Node) -> N
     node.ctl("reboot", "--no-wait")
     node.wait("multi-user.target", lambda: node.run("systemctl is-active multi-user.target").returncode == 0)
     node.wait_active("one", "other")
-    assert node.active("never") == "activating"
+    node.wait("its start", lambda: node.active("never") == "activating")
     node.out("systemctl stop archy-never")
-    assert node.failed() == []
+    node.nothing_failed()
     node.out("rm -r /etc/archy/apps/never; systemctl daemon-reload")
 
 
@@ -201,7 +202,8 @@ def test_generator_under_a_read_only_root_writes_only_its_output(node: Node, ver
     apps = node.out("ls /etc/archy/apps").split()
     wants = [f"./{by}.wants/archy-{app}.service" for by in ("archy-all.service", "archy.target") for app in apps]
     units = [f"./archy-{app}.service" for app in apps]
-    expected = [*wants, *units, "./archy-net-network.service", f"./user@{uid}.service.d/50-archy.conf"]
+    drop_ins = [f"./{unit}.d/50-archy.conf" for unit in ("archy-image@.service", f"user@{uid}.service")]
+    expected = [*wants, *units, "./archy-net-network.service", *drop_ins]
     assert lines[:-1] == sorted(expected)
     generated = node.out("cd /run/systemd/generator && cat $(find . -type f | sort) | sha256sum")
     assert lines[-1] == generated

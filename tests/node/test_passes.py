@@ -4,6 +4,7 @@ kills, stops or masks units of archy's own: nothing."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,9 +39,8 @@ def node() -> Iterator[Node]:
 @pytest.fixture
 def quiet(node: Node) -> Iterator[Node]:
     """The node without ticks, so that a test makes them."""
-    node.out("systemctl stop archy-reconcile.timer archy-reconcile.path archy-reconcile.service")
-    yield node
-    node.out("systemctl start archy-reconcile.timer archy-reconcile.path")
+    with node.without_ticks():
+        yield node
 
 
 @contextmanager
@@ -65,14 +65,14 @@ def test_a_hung_podman_holds_up_no_pass(quiet: Node) -> None:
     answered = node.status()[1]["node"]["podman"]["answered"]
     with podman_hangs(node):
         node.out(f"echo garbage >> {DERIVED}")
-        node.out("systemctl start archy-reconcile", timeout=20)
+        node.out("systemctl start archy-reconcile", timeout=40)
         assert "garbage" not in node.out(f"cat {DERIVED}")
         code, found = node.status()
         assert (code, found["level"], found["node"]["podman"]["answered"]) == (2, "broken", answered)
         said = node.run("archy status").stdout
         assert "podman: Podman does not answer: no answer within 8 s" in said
         assert f"podman: answered last at {answered}" in said
-    node.out("systemctl start archy-reconcile.timer")
+    node.with_ticks()  # status would miss them
 
     def is_well() -> bool:  # the recovery may have asked just before Podman answered again
         node.tick()
@@ -85,14 +85,15 @@ def test_a_hung_podman_holds_up_no_pass(quiet: Node) -> None:
 def test_while_podman_is_asked_its_last_answer_counts(quiet: Node) -> None:
     node = quiet
     node.tick()
-    node.out("systemctl start archy-reconcile.timer")
     with podman_hangs(node):
-        node.out("systemctl start --no-block archy-probe")
-        node.wait("the question", lambda: node.active("probe") == "activating")
-        code, found = node.status()
-        assert node.active("probe") == "activating"
-        node.run("systemctl stop archy-probe")
-    assert (code, found["node"]["podman"]["problems"], found["node"]["podman"]["containers"]) == (0, [], len(APPS))
+        # In one script, for the question ends after 8 s.
+        said, _, state = node.out("""
+            systemctl start --no-block archy-probe
+            timeout 30 sh -c 'until [ "$(systemctl is-active archy-probe)" = activating ]; do sleep 0.1; done'
+            archy status --json; systemctl is-active archy-probe; systemctl stop archy-probe
+        """).rpartition("\n")
+    found = json.loads(said)["node"]["podman"]
+    assert (state, found["problems"], found["containers"]) == ("activating", [], len(APPS))
 
 
 def test_passes_do_not_overlap(quiet: Node) -> None:
@@ -179,6 +180,10 @@ def test_our_own_units_may_be_killed_stopped_and_masked(node: Node, unit: str) -
     node.out(
         "archy app remove plain; systemctl reset-failed; systemctl start archy-reconcile.timer archy-reconcile.path"
     )
-    node.tick()
-    assert node.status()[0] == 0
+
+    def is_well() -> bool:
+        node.tick()
+        return node.status()[0] == 0
+
+    node.wait("all is well", is_well)
     assert node.pids(*APPS) == before

@@ -23,8 +23,9 @@ def node() -> Iterator[Node]:
             fresh.drop(app, standin(app))
         fresh.out("systemctl start " + " ".join(f"archy-{app}" for app in APPS))
         fresh.tick()
-        fresh.out("systemctl stop archy-reconcile.timer archy-reconcile.path; sleep 6")
-        yield fresh
+        with fresh.without_ticks():
+            fresh.out("sleep 6")
+            yield fresh
 
 
 @pytest.fixture
@@ -54,11 +55,11 @@ def problems(node: Node) -> list[str]:
     return [problem for part in parts for problem in part["problems"]]
 
 
-def recovered(node: Node) -> str:
-    """A pass, and what the recovery that it began has said."""
+def recovered(node: Node, harm: str) -> str:
+    """Harm, a pass, and what the recovery that it began has said."""
     story = "journalctl -o cat --cursor-file=/run/cursor -u archy-recover -u archy-reconcile"
     node.out(story)
-    node.tick()  # may be one that began before, and has not seen what was done a moment ago
+    node.out(harm)
     node.tick()
     node.run("systemctl start archy-recover")  # waits for the one that is at work
     found = node.out(f"journalctl --sync; {story}")
@@ -71,9 +72,10 @@ def recovered(node: Node) -> str:
     [
         pytest.param(KILL_NAMES, "start the name server again, with one container", id="name-server"),
         pytest.param(KILL_PASTA, "start pasta again", id="pasta"),
+        # pasta exits by itself when its namespace has lost its name (passt(1), --no-netns-quit): perhaps before the kill.
         pytest.param(
             f"({AS_USER} podman unshare sh -c 'umount -l {NETWORKS}/rootless-netns/rootless-netns;"
-            f" rm {NETWORKS}/rootless-netns/rootless-netns'); {KILL_NAMES}; {KILL_PASTA}",
+            f" rm {NETWORKS}/rootless-netns/rootless-netns'); {KILL_NAMES}; {KILL_PASTA} || true",
             "connect all containers again",
             id="namespace",
         ),
@@ -88,8 +90,7 @@ def recovered(node: Node) -> str:
 def test_the_network_is_mended_and_no_app_restarted(fresh: Node, harm: str, rung: str) -> None:
     node = fresh
     before = node.pids(*APPS)
-    node.out(harm)
-    story = recovered(node)
+    story = recovered(node, harm)
     assert f"network: {rung}" in story
     assert "network: mended in " in story
     settle(node)
@@ -101,9 +102,9 @@ def test_a_leftover_is_removed_and_what_is_not_ours_stays(fresh: Node) -> None:
     node = fresh
     before = node.pids(*APPS)
     image = "localhost/archy-standin:1"
-    node.podman(f"create --name lost --label PODMAN_SYSTEMD_UNIT=archy-two.service {image}")
     node.podman(f"create --name own {image}")
-    assert "leftovers: mended" in recovered(node)
+    lost = f"{AS_USER} podman create --name lost --label PODMAN_SYSTEMD_UNIT=archy-two.service {image}"
+    assert "leftovers: mended" in recovered(node, f"({lost})")
     assert set(node.podman("ps -a --format {{.Names}}").split()) == {*APPS, "own"}
     assert node.pids(*APPS) == before
     node.podman("rm own")
@@ -112,15 +113,15 @@ def test_a_leftover_is_removed_and_what_is_not_ours_stays(fresh: Node) -> None:
 def test_a_broken_database_is_kept_and_the_apps_come_back(fresh: Node) -> None:
     node = fresh
     before = node.pids(*APPS)
-    node.out(f"head -c 20000 /dev/urandom > {STORAGE}/db.sql; sha256sum < {STORAGE}/db.sql > /tmp/sum")
-    assert "podman: set the database aside" in recovered(node)
+    harm = f"head -c 20000 /dev/urandom > {STORAGE}/db.sql; sha256sum < {STORAGE}/db.sql > /tmp/sum"
+    assert "podman: set the database aside" in recovered(node, harm)
     # Podman has forgotten the containers: their apps are restarted, and what is left of these is removed.
 
     def are_restarted() -> bool:
         node.tick()
         return all(node.pid(app) not in (0, before[app]) for app in APPS)
 
-    node.wait("their restarts", are_restarted)
+    node.wait("their restarts", are_restarted, 120)
     node.wait_active(*APPS)
     node.out("sleep 6")
     settle(node)
@@ -132,8 +133,8 @@ def test_a_broken_database_is_kept_and_the_apps_come_back(fresh: Node) -> None:
 def test_what_returns_is_not_mended_for_ever(fresh: Node) -> None:
     node = fresh
     for _ in range(4):
-        node.out(KILL_NAMES)
-        assert "network: mended" in recovered(node)
+        assert "network: mended" in recovered(node, KILL_NAMES)
+    node.wait("its last pass is over", lambda: node.active("reconcile") == "inactive")
     node.out(KILL_NAMES)
     node.tick()
     assert node.active("recover") == "inactive"
@@ -142,15 +143,15 @@ def test_what_returns_is_not_mended_for_ever(fresh: Node) -> None:
     assert "gave up until " in found["problems"][0]
     assert "because it was mended 4 times, and returned each time" in found["problems"][0]
     node.out("rm /run/archy/recovery.json")
-    assert "network: mended" in recovered(node)
+    assert "network: mended" in recovered(node, "true")
 
 
 def test_what_cannot_be_mended_is_loud_and_stops_nobody(fresh: Node) -> None:
     node = fresh
     before = node.pids(*APPS)
-    node.out(f"mv {STORAGE}/db.sql {STORAGE}/kept && mkdir {STORAGE}/db.sql && touch {STORAGE}/db.sql/x")
+    harm = f"mv {STORAGE}/db.sql {STORAGE}/kept && mkdir {STORAGE}/db.sql && touch {STORAGE}/db.sql/x"
     try:
-        story = recovered(node)
+        story = recovered(node, harm)
         assert "podman: gave up" in story
         code, found = node.status()
         assert (code, found["level"]) == (2, "broken")
