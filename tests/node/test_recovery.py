@@ -72,7 +72,7 @@ def recovered(node: Node, harm: str) -> str:
     [
         pytest.param(KILL_NAMES, "start the name server again, with one container", id="name-server"),
         pytest.param(KILL_PASTA, "start pasta again", id="pasta"),
-        # pasta exits by itself when its namespace has lost its name (passt(1), --no-netns-quit): perhaps before the kill.
+        # pasta exits by itself once its namespace has lost its name (passt(1), --no-netns-quit).
         pytest.param(
             f"({AS_USER} podman unshare sh -c 'umount -l {NETWORKS}/rootless-netns/rootless-netns;"
             f" rm {NETWORKS}/rootless-netns/rootless-netns'); {KILL_NAMES}; {KILL_PASTA} || true",
