@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from archy import accept, data_version, derive, hooks, installed, look, paths, rendering
+from archy import accept, data_version, derive, hooks, installed, lasting, look, paths, rendering
 from archy.derive import Found
 from archy.model import App
 from archy.owner import owner_of
@@ -28,10 +28,12 @@ def steps(
     secret_names = derive.secret_names(app)
     if secret_names:
         look.check_secrets_directory(root)
-    found = look.files(root, map(derive.secret_path, secret_names)) | {
-        path: now for path, now in made.items() if path in map(derive.secret_path, secret_names)
-    }
+    found = _files(root, map(derive.secret_path, secret_names), made)
     todo, values = derive.secrets(app, found, os.urandom)
+    if not all(declared.rotatable for declared in app.secrets):
+        kept = lasting.secrets(app, {name for summary in known().apps.values() for name in summary["rotatable"]})
+        marks = _files(root, (lasting.path(declared.name) for declared in kept), made)
+        todo += lasting.steps(kept, found, marks)
     owner = owner_of(root)
     copies = hooks.copies(app, hooks.look(root, app, folder))
     todo += hooks.gone(root, app, copies)
@@ -60,6 +62,11 @@ def steps(
     return todo + derive.drift(app, wanted, there), started
 
 
+def _files(root: str, names: Iterable[str], made: Mapping[str, Found]) -> dict[str, Found]:
+    names = list(names)
+    return look.files(root, names) | {name: made[name] for name in names if name in made}
+
+
 def read(root: str, app: App) -> list[str]:
     """What is read for an app, besides its folder: secrets, facts, its operator's files, certificates."""
     texts = bool(derive.file_paths(app))
@@ -67,6 +74,7 @@ def read(root: str, app: App) -> list[str]:
     secrets = map(derive.secret_path, derive.secret_names(app))
     return [
         *secrets,
+        *(lasting.path(declared.name) for declared in app.secrets),
         *([paths.FACTS] if texts else []),
         *own,
         *app.env_files,

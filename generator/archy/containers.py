@@ -15,9 +15,10 @@ _CPU = b"usage_usec "
 class Container:
     """A container with processes in the cgroup of an app's unit.
 
-    `id` is Podman's, `conmon` and `pid` are processes: the monitor, and the container's PID 1. `userns` is the inode
-    number of their user namespace. `stopped` are all processes that a signal has stopped (SIGSTOP), `main_stopped`
-    says whether one of those two is among them; `frozen` is the whole unit. `cpu` is the unit's time, in seconds.
+    `id` is Podman's, `conmon` and `pid` are processes: the monitor, and the container's PID 1, or 0 if that has ended
+    while the monitor is stopped. `userns` is the inode number of their user namespace. `stopped` are all processes that
+    a signal has stopped (SIGSTOP), `main_stopped` says whether one of those two is among them; `frozen` is the whole
+    unit. `cpu` is the unit's time, in seconds.
     """
 
     __slots__ = ("app", "conmon", "cpu", "forwarded", "frozen", "id", "main_stopped", "pid", "stopped", "userns")
@@ -66,9 +67,10 @@ def _container(root: str, app: str) -> Container | None:
             conmon = pid
         forwarded = forwarded or b"(rootlessport" in name or b"(pasta" in name
     children = [pid for pid, parent in parents.items() if parent == conmon]
-    if not conmon or not children:
+    # A conmon that is stopped does not see that its container has ended, and its unit reads active.
+    if not conmon or not (children or states[conmon] == "T"):
         return None
-    found = Container(app, _identity(root, conmon), conmon, min(children))
+    found = Container(app, _identity(root, conmon), conmon, min(children, default=0))
     found.forwarded = forwarded
     found.userns = os.stat(paths.under(root, f"/proc/{conmon}/ns/user")).st_ino
     found.stopped = sorted(pid for pid, state in states.items() if state == "T")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         restart_when_changed: bool
         start_timeout: int | None
         secrets: list[str]
+        rotatable: list[str]
         health: dict[str, Any] | None  # the fields of model.HealthCheck
 
     class All(TypedDict):
@@ -78,6 +79,7 @@ def summary(app: "App") -> "Summary":
         "restart_when_changed": app.restart_when_changed,
         "start_timeout": app.start_timeout,
         "secrets": app.secret_names,
+        "rotatable": [declared.name for declared in app.secrets if declared.rotatable],
         "health": health,
     }
 

@@ -11,6 +11,7 @@ USER = "archipelago"
 HOME = "/var/lib/archipelago"
 SECRETS = HOME + "/secrets"
 DATA_VERSIONS = HOME + "/.data-versions"
+MADE_SECRETS = HOME + "/.made-secrets"
 PREVIOUS = ".previous"  # ends the name of a secret's value before its rotation, until that is over
 
 CATALOGUE = "/usr/share/archy/apps"

@@ -180,9 +180,6 @@ class Pass:
         )
         return Plan(source, built, app, steps, said, before, started)
 
-    def _steps(self, app: App, folder: str, known: Callable[[], Facts]) -> tuple[list[Step], dict[str, dict[str, str]]]:
-        return app_plan.steps(self.root, app, folder, known, self.made)
-
     def _execute(self, name: str, steps: list[Step]) -> None:
         for step in steps:
             self._say(f"{name}: {step}")

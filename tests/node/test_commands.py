@@ -142,7 +142,7 @@ def test_killed_halfway_the_same_command_finishes(node: Node, moment: float) -> 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_power_cut_in_an_installation_leaves_a_whole_node(node: Node, moment: float) -> None:
     own(node, "cut", port=18030, container=["generated_secrets: [{name: cut-password, kind: hex32}]"])
-    node.out("rm -f /var/lib/archipelago/secrets/cut-password")
+    node.out("cd /var/lib/archipelago && rm -f secrets/cut-password .made-secrets/cut-password")
     node.out(f"(setsid archy app install cut >/dev/null 2>&1 &) && sleep {moment:.2f}")
     node.ctl("kill")
     node.ctl("boot")

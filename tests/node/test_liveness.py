@@ -99,6 +99,21 @@ def test_what_is_held_goes_on(calm: Node, harm: str) -> None:
     assert node.pids(*CHECKS) == before
 
 
+def test_an_end_that_a_stopped_conmon_has_not_seen(calm: Node) -> None:
+    """The unit reads active, and nobody is there: conmon goes on at the next tick, and systemd hears of it."""
+    node = calm
+    before = node.pids(*CHECKS)
+    inside = node.out(f"pgrep -P {before['web']}")
+    node.out(f"kill -STOP {before['web']}; kill -KILL {inside}")
+    assert node.active("web") == "active"
+    tick(node)
+    node.wait("another process", lambda: node.pid("web") not in (0, before["web"]))
+    node.wait_active("web")
+    assert {name for name, pid in node.pids(*CHECKS).items() if pid != before[name]} == {"web"}
+    tick(node)
+    assert health(node, "web") == ("healthy", "")
+
+
 def test_who_fails_again_and_again_is_not_restarted_all_the_time(calm: Node) -> None:
     node = calm
     for _ in range(2):

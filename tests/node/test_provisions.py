@@ -173,3 +173,31 @@ def test_credentials_are_for_root(node: Node) -> None:
     assert plain not in node.out("journalctl --no-pager --output cat")
     node.out("archy app remove vault")
     assert node.run("archy app credentials vault").returncode == 4
+
+
+def test_a_secret_that_data_were_made_with_is_not_made_anew(node: Node) -> None:
+    """Its loss is said, what runs goes on, no start has another value, and no other app is harmed."""
+    lost, mark = f"{SECRETS}/kept-password", f"{HOME}/.made-secrets/kept-password"
+    install(node, "kept", container=["generated_secrets: [{name: kept-password, kind: hex32}]"])
+    install(node, "beside")
+    before = node.pids("kept", "beside")
+    secret = node.out(f"mv {lost} /root/kept-password; cat /root/kept-password")
+    with node.without_ticks():
+        node.tick()
+        assert node.pids("kept", "beside") == before
+        found = node.status()[1]["apps"]
+        said = (
+            f"{lost}: is lost, and the data were made with it; restore it, or, if the data are gone too, remove {mark}"
+        )
+        assert said in "; ".join(found["kept"]["problems"])
+        assert found["beside"]["problems"] == []
+        assert node.run("systemctl restart archy-kept").returncode != 0
+        assert said in node.out("journalctl --sync; journalctl -u archy-kept -o cat -n 20")
+        assert (node.run(f"test -e {lost}").returncode, node.pid("beside")) == (1, before["beside"])
+        node.out(f"mv /root/kept-password {lost}")
+        node.out("systemctl restart archy-kept")
+        assert (node.active("kept"), node.out(f"cat {lost}")) == ("active", secret)
+        node.out(f"rm {lost} {mark}; systemctl restart archy-kept")
+        assert (node.active("kept"), node.out(f"wc -c < {lost}").strip()) == ("active", "65")
+        assert node.out(f"cat {lost}") != secret
+    node.out("archy app remove kept; archy app remove beside")

@@ -181,6 +181,8 @@ def test_the_whole_pass(web: Node, capsys: pytest.CaptureFixture[str]) -> None:
         f"node: write {CONF}/50-archy.conf (missing)",
         "web: accept version 1.0.0",
         f"web: write {D}/secrets/web-password (missing)",
+        f"web: make directory {D}/.made-secrets",
+        f"web: write {D}/.made-secrets/web-password (missing)",
         f"web: make directory {D}/web",
         f"web: make directory {D}/web/conf",
         f"web: write {D}/web/conf/derived (missing)",

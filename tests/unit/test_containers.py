@@ -84,6 +84,14 @@ def test_the_container_s_first_process_is_the_one(kernel: Kernel) -> None:
     assert [found.pid for found in kernel.running()] == [101]
 
 
+def test_a_stopped_monitor_does_not_see_that_its_container_has_ended(kernel: Kernel) -> None:
+    kernel.app()
+    kernel.unit("web", 100)
+    kernel.process(100, 1, "conmon", "T", f"conmon -c {ID}")
+    (found,) = kernel.running()
+    assert (found.conmon, found.pid, found.stopped, found.main_stopped) == (100, 0, [100], True)
+
+
 @pytest.mark.parametrize("pids", [(), (100,), (101, 102)], ids=["empty", "conmon-alone", "no-conmon"])
 def test_a_unit_without_a_container(kernel: Kernel, pids: tuple[int, ...]) -> None:
     """Podman is about to make it, or it has just ended, or somebody has killed its monitor."""

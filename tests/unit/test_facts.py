@@ -104,7 +104,7 @@ def test_a_summary() -> None:
     app = app_of(
         """\
 network_aliases: [knots, web]
-generated_secrets: [{name: a, kind: hex32}, {name: b, kind: bcrypt}]
+generated_secrets: [{name: a, kind: hex32, rotatable: true}, {name: b, kind: bcrypt}]
 secret_env: [{key: X, secret_file: other}, {key: Y, template: y}, {key: Z, secret_file: a}]""",
         """\
 provides: server
@@ -136,6 +136,7 @@ health_check: {type: http, endpoint: "localhost:8080", path: /live, interval: 1m
         "restart_when_changed": True,
         "start_timeout": 5,
         "secrets": ["a", "b", "b.pw", "other", "bitcoin-rpc-password"],
+        "rotatable": ["a"],
         "health": {
             "kind": "http",
             "port": 8080,

@@ -282,7 +282,8 @@ def test_a_secret_is_on_the_disk_before_anybody_is_given_it(node: Node) -> None:
 
 
 def test_a_secret_that_is_lost_while_a_template_is_bad(node: Node) -> None:
-    node.app("web", app_text("web", f"{SECRET}\n{filed('web', 'template: t.j2')}"), **{"t.j2": "{{ secret('p') }}"})
+    secret = SECRET.replace("}", ", rotatable: true}")
+    node.app("web", app_text("web", f"{secret}\n{filed('web', 'template: t.j2')}"), **{"t.j2": "{{ secret('p') }}"})
     node.prepare()
     node.write("/etc/archy/apps/web/t.j2", "{{ no }}")
     node.path(f"{D}/secrets/p").unlink()
