@@ -41,6 +41,8 @@ def install(count: int) -> list[str]:
         shutil.copytree(original, target)
         text = (target / paths.MANIFEST).read_text()
         text = re.sub(r"(?m)^  id: .*$", f"  id: {app_id}", text).replace(f"{paths.HOME}/", f"{paths.HOME}/{app_id}/")
+        # With the names of the original, its networks and volumes would be another app's.
+        text = re.sub(r"(?m)((?:network|source|name): )(?!archy-net)\S+-(net|data)$", rf"\1{app_id}-\2", text)
         (target / paths.MANIFEST).write_text(text)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         failed = preparation.Pass("/", app_ids).run()

@@ -60,10 +60,9 @@ def _lacking(root: str, app: App) -> list[tuple[Path, str]]:
 
 
 def named(root: str, app: App) -> frozenset[str]:
-    """The names of all apps that the node knows, where `app` uses something that could be one's."""
-    if not claims.claims(app):
-        return frozenset()
-    return frozenset({*installed.ids(root)[0], *installed.shelf(root)})
+    """The apps that the node knows whose things, by their names, the app uses."""
+    parts = {part for claim in claims.claims(app) for part in claims.parts(claim)}
+    return frozenset(part for part in parts if installed.is_known(root, part))
 
 
 def granted(root: str) -> grants.Grants:

@@ -64,12 +64,12 @@ def claims(app: App) -> list[Claim]:
 
 
 def foreign(app: App, known: Set[str]) -> list[tuple[Claim, str]]:
-    """Those claims that are another app's, each with whose. `known` are the names of all apps."""
+    """Those claims that are another app's, each with whose. `known` are the apps among the `parts` of its claims."""
     mine, needed = own(app), {need.app_id for need in app.needs}
-    names = sorted({*known, *mine, rpc.HOST}, key=len, reverse=True)
+    names = {*known, *mine, rpc.HOST}
     found = []
     for claim in claims(app):
-        owner = next((name for name in names if _is_of(claim, name)), "")
+        owner = next((part for part in parts(claim) if part in names), "")
         if owner and owner not in (mine | needed if claim.reads else mine):
             found.append((claim, owner))
     return found
@@ -80,8 +80,10 @@ def own(app: App) -> set[str]:
     return {name for name in (app.id, app.provides, app.companion_of, app.part_of) if name}
 
 
-def _is_of(claim: Claim, name: str) -> bool:
-    return claim.name == name or (not claim.exact and claim.name.startswith((f"{name}-", f"{name}_", f"{name}.")))
+def parts(claim: Claim) -> list[str]:
+    """What may be the name of the app whose the claim's is: all of it, or its beginning; the longest first."""
+    ends = () if claim.exact else (end for end, sign in enumerate(claim.name) if sign in "-_.")
+    return [claim.name, *(claim.name[:end] for end in sorted(ends, reverse=True))]
 
 
 def folder(path: str) -> str:

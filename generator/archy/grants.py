@@ -46,7 +46,7 @@ class Wish:
 
 
 def wishes(app: App, known: Set[str] = frozenset()) -> list[Wish]:
-    """Everything that the app needs a grant for. `known` are the names of the node's apps, which things may bear."""
+    """Everything that the app needs a grant for. `known` are the node's apps whose names its things bear."""
     found = []
     if app.privileged:
         found.append(Wish(("app", "security", "privileged"), "privileged", "true", "all that the service user may do"))

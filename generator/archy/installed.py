@@ -72,7 +72,7 @@ def ids(root: str) -> tuple[list[str], list[str]]:
     except FileNotFoundError:
         return [], []
     good = [name for name in names if is_label(name) and not is_reserved(name)]
-    return good, [name for name in names if name not in good]
+    return good, sorted(set(names).difference(good))
 
 
 def shelf(root: str) -> list[str]:
@@ -81,6 +81,13 @@ def shelf(root: str) -> list[str]:
         return sorted(filter(is_label, os.listdir(paths.under(root, paths.CATALOGUE))))
     except FileNotFoundError:
         return []
+
+
+def is_known(root: str, name: str) -> bool:
+    """Whether there is such an app, installed or not."""
+    if not is_label(name) or is_reserved(name):
+        return False
+    return any(os.path.lexists(paths.under(root, f"{above}/{name}")) for above in (paths.APPS, paths.CATALOGUE))
 
 
 def folder(root: str, app_id: str) -> str:
