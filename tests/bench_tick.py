@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+RECONCILE = "/usr/libexec/archy/archy-reconcile"
+QUIET = Path("/run/archy/quiet")  # see quiet.py
 MANIFEST = """\
 app:
   id: {id}
@@ -41,9 +43,19 @@ def install(count: int) -> list[str]:
         path.write_text(MANIFEST.format(id=app_id))
     subprocess.run(["systemctl", "start", "archy-reconcile.service"], check=True)
     subprocess.run(["systemctl", "start", *(f"archy-{app_id}" for app_id in app_ids)], check=True)
-    for _ in range(3):
-        subprocess.run(["systemctl", "start", "archy-reconcile.service"], check=True)
+    settle()
     return app_ids
+
+
+def settle() -> None:
+    """Make passes until one finds nothing to do: apps that have just started are looked at for some seconds."""
+    for _ in range(60):
+        before = QUIET.read_bytes() if QUIET.exists() else b""
+        subprocess.run([RECONCILE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        if before and QUIET.exists() and QUIET.read_bytes() == before:
+            return
+        time.sleep(1)
+    print("the node does not get quiet: what follows are whole passes", file=sys.stderr)
 
 
 def timed(command: list[str]) -> dict[str, float]:
@@ -92,7 +104,7 @@ def main() -> None:
     commands = {
         "podman ps": as_user("podman", "ps", "--all", "--format", "json"),
         "ask": as_user("/usr/libexec/archy/archy-probe"),
-        "reconcile": ["/usr/libexec/archy/archy-reconcile"],
+        "reconcile": [RECONCILE],
     }
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     manager = []
