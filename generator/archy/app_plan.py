@@ -37,10 +37,9 @@ def steps(
     owner = owner_of(root)
     copies = hooks.copies(app, hooks.look(root, app, folder))
     todo += hooks.gone(root, app, copies)
-    version = data_version.steps(app, look.files(root, [data_version.path(app.id)]))
     directories = [*derive.directories(app, owner), *hooks.directories(copies)]
     todo += [made for made in directories if not look.is_directory(root, made.path)]
-    todo += version
+    todo += data_version.steps(app, look.files(root, [data_version.path(app.id)]))
     for path, now in look.files(root, set(app.env_files).difference(derive.file_paths(app))).items():
         if now.content is None:  # as a link, it would have Podman read what is another app's
             raise CannotDerive(f"{path}: is not a file; remove it")

@@ -24,13 +24,9 @@ def call(root: str, method: str, timeout: float = _TIMEOUT) -> Any:
     content = installed.read(under(root, secret_path(rpc.SECRET)))
     if not content:
         raise OSError(f"{secret_path(rpc.SECRET)} is not there")
-    headers = {
-        "Authorization": f"Basic {secret.basic_auth(rpc.USER, secret.value(content))}",
-        "Content-Type": "application/json",
-    }
-    body = json.dumps({"id": "archy", "method": method, "params": []}).encode()
+    question = asking(URL, rpc.USER, secret.value(content), method)
     try:
-        with OPENER.open(request.Request(URL, body, headers), timeout=timeout) as answer:
+        with OPENER.open(question, timeout=timeout) as answer:
             return json.load(answer)["result"]
     except error.HTTPError as refusal:  # bitcoind says why in the body, as -28 while it starts
         try:
@@ -40,6 +36,12 @@ def call(root: str, method: str, timeout: float = _TIMEOUT) -> Any:
         raise OSError(str(why)) from None
     except (ValueError, KeyError, TypeError) as wrong:
         raise OSError(f"answers oddly: {wrong}") from None
+
+
+def asking(url: str, user: str, password: str, method: str) -> request.Request:
+    """The HTTP request of an RPC call without arguments."""
+    headers = {"Authorization": f"Basic {secret.basic_auth(user, password)}", "Content-Type": "application/json"}
+    return request.Request(url, json.dumps({"id": "archy", "method": method, "params": []}).encode(), headers)
 
 
 def ask(root: str, timeout: float = _TIMEOUT) -> dict[str, Any]:

@@ -43,10 +43,11 @@ def model(root: str, source: Source) -> tuple[App | None, tuple[Problem, ...]]:
         return None, (Problem(source.path, 0, 0, "", "must be a file, not a link"),)
     try:
         if installed.is_accepted(root, source):
-            app = manifest.trusted(source.content, source.path)
+            app, found = manifest.trusted(source.content, source.path), []
         else:
             app = manifest.check(source.content, source.path, source.id, source.beside)
-        found = [*_lacking(root, app), *_other_data(source, app)]
+            found = _other_data(source, app)
+        found = [*_lacking(root, app), *found]
         return (None, manifest.placed(source.content, source.path, found)) if found else (app, ())
     except Refused as refused:
         return None, refused.problems

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from archy import paths, rpc
 from archy.document import Path
-from archy.model import SHARED_NETWORK, App
-
-_ALONE = ("pasta", "host")
+from archy.model import ALONE, SHARED_NETWORK, App
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def claims(app: App) -> list[Claim]:
                 Claim(at, "aliases", alias, alias, "the name of {}, and all that is sent to it", exact=True)
                 for alias in aliases
             ]
-        elif network not in _ALONE:
+        elif network not in ALONE:
             found.append(Claim(at, "networks", network, network, "the network of {}"))
     mine = own(app)
     return [claim for claim in found if claim.name and claim.name not in mine]

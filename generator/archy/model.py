@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SHARED_NETWORK = "archy-net"
+ALONE = ("pasta", "host")  # network modes in which a container has no name and no neighbours
 # Fixed, because bitcoin.conf's rpcallowip takes addresses only.
 SUBNETS = {SHARED_NETWORK: "10.89.0.0/24"}
 RPC_SECRET = "bitcoin-rpc-password"
@@ -49,8 +50,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Copy:
-    """A file or folder of the node that the container sees at `dest`. `src` is relative to the manifest's folder, or
-    an absolute path."""
+    """A file or folder of the node that the container sees at `dest`. `src` is absolute, or below the manifest."""
 
     src: str
     dest: str

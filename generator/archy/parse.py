@@ -9,6 +9,7 @@ from typing import Any
 
 from archy.confinement import no_new_privileges, unconfined
 from archy.model import (
+    ALONE,
     BITCOIN,
     SHARED_NETWORK,
     App,
@@ -43,7 +44,8 @@ def app_of(data: dict[str, Any]) -> App:
     resources = app.get("resources") or {}
     user = container.get("user", "")
     provides = app.get("provides", "")
-    named = container.get("network", SHARED_NETWORK) not in ("pasta", "host")  # there, a container has no name
+    network = container.get("network", SHARED_NETWORK)
+    named = [provides] if provides and network not in ALONE else []
     needed = app.get("dependencies", ())
     levels = tuple(entry["bitcoin"] for entry in needed if "bitcoin" in entry)
     return App(
@@ -52,10 +54,8 @@ def app_of(data: dict[str, Any]) -> App:
         version=app["version"],
         image=container["image"] if "image" in container else build_tag(app["id"], container["build"]),
         pull={"if-not-present": "missing"}.get(policy := container.get("pull_policy", "missing"), policy),
-        network=container.get("network", SHARED_NETWORK),
-        aliases=tuple(
-            dict.fromkeys([*container.get("network_aliases", ()), *([provides] if provides and named else [])])
-        ),
+        network=network,
+        aliases=tuple(dict.fromkeys([*container.get("network_aliases", ()), *named])),
         networks=tuple(
             Network(entry["name"], tuple(entry.get("aliases", ()))) for entry in container.get("networks", ())
         ),
@@ -123,8 +123,7 @@ def app_of(data: dict[str, Any]) -> App:
 
 def build_tag(app_id: str, build: dict[str, Any]) -> str:
     """The reference of an image that is made on the node."""
-    tag: str = build.get("tag", f"localhost/archy-{app_id}:built")
-    return tag
+    return str(build.get("tag", f"localhost/archy-{app_id}:built"))
 
 
 def _build(entry: dict[str, Any]) -> Build:

@@ -11,7 +11,7 @@ import os
 
 from archy import paths, quadlet_keys
 from archy.cache import LINK
-from archy.model import SHARED_NETWORK, SUBNETS, App
+from archy.model import ALONE, SHARED_NETWORK, SUBNETS, App
 from archy.owner import Owner
 from archy.quoting import Form, prose, quote
 from archy.templates import render
@@ -88,7 +88,7 @@ def _links(app: App) -> dict[str, str]:
 
 def network_names(app: App) -> list[str]:
     """The networks that an app is in, its first one first."""
-    return [] if app.network in ("pasta", "host") else [app.network, *(network.name for network in app.networks)]
+    return [] if app.network in ALONE else [app.network, *(network.name for network in app.networks)]
 
 
 def _network_stem(name: str) -> str:

@@ -8,11 +8,10 @@ removes the file. So nothing is lost when the power fails, or the command is int
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
-from urllib import error, request
+from urllib import error
 
 from archy import bitcoin, catalogue, disk, installed, model, observe, overlap, rpc, secret, systemd
 from archy.derive import secret_path
@@ -120,11 +119,9 @@ def _prove(what: str, before: str, now: str) -> None:
 
 def is_let_in(url: str, user: str, password: str, call: str) -> bool:
     """Whether an RPC server knows a login. That it does not allow the call, or that it fails, is as good."""
-    body = json.dumps({"id": "archy", "method": call, "params": []}).encode()
-    headers = {"Authorization": f"Basic {secret.basic_auth(user, password)}", "Content-Type": "application/json"}
     for left in reversed(range(_TRIES)):
         try:
-            bitcoin.OPENER.open(request.Request(url, body, headers), timeout=_TIMEOUT).close()
+            bitcoin.OPENER.open(bitcoin.asking(url, user, password, call), timeout=_TIMEOUT).close()
         except error.HTTPError as answer:
             return answer.code != 401
         except OSError:  # it may be starting just now

@@ -14,7 +14,7 @@ from typing import Any
 
 from archy import confinement, installed, provisions, rpc
 from archy.document import Path
-from archy.model import SHARED_NETWORK, SUBNETS, Port
+from archy.model import ALONE, SHARED_NETWORK, SUBNETS, Port
 from archy.parse import health_check, pairs, port, span
 from archy.problem import shown
 from archy.provisions import Found, container_of, items, twice
@@ -25,8 +25,6 @@ _REFUSED_NETWORKS = {"none", "bridge", "private", "container", "ns", "slirp4netn
 _REFUSED_NETWORKS |= {SHARED_NETWORK.removeprefix("archy-")}
 # A name with such an end is one of Quadlet's own files to it: `web.container` is the namespace of that container.
 _UNITS = (".container", ".network", ".volume", ".image", ".build", ".pod", ".kube")
-# Network modes in which a container has no name and no neighbours.
-_ALONE = {"pasta", "host"}
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -101,7 +99,7 @@ def _network(app: dict[str, Any]) -> Found:
         yield (*at, "image"), f"must not end in {', '.join(_UNITS)}: that is what Quadlet calls its own files"
     if mode in _REFUSED_NETWORKS or mode.endswith(_UNITS):
         yield (*at, "network"), "must be the name of a network, or pasta; an app does not share another's namespace"
-    for key in ("network_aliases", "networks", "ipv4_address") if mode in _ALONE else ():
+    for key in ("network_aliases", "networks", "ipv4_address") if mode in ALONE else ():
         if container.get(key):
             yield (*at, key), f"needs a network, {mode} has no names"
     further = list(items(container, "networks", ("name",)))
@@ -109,7 +107,7 @@ def _network(app: dict[str, Any]) -> Found:
     for index, entry in further:
         if entry["name"] == mode:
             yield (*at, "networks", index, "name"), "is the same as network"
-        if entry["name"] in _REFUSED_NETWORKS | _ALONE or entry["name"].endswith(_UNITS):
+        if entry["name"] in {*_REFUSED_NETWORKS, *ALONE} or entry["name"].endswith(_UNITS):
             yield (*at, "networks", index, "name"), "must be the name of a network"
     if mode == "host" and app.get("ports"):
         yield ("app", "ports"), "cannot stand beside the network host, in which every port is one of the node's"
