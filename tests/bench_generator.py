@@ -21,9 +21,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from archy import installed, manifest, paths, preparation, quadlet
-from archy.cache import LINK
-from archy.owner import owner_of
+from archy import paths
+from archy.apps import installed
+from archy.host.idmap import owner_of
+from archy.manifest import load
+from archy.prepare import apply
+from archy.units import quadlet
+from archy.units.cache import LINK
 
 GENERATOR = "/usr/lib/systemd/system-generators/archy-generator"
 
@@ -45,7 +49,7 @@ def install(count: int) -> list[str]:
         text = re.sub(r"(?m)((?:network|source|name): )(?!archy-net)\S+-(net|data)$", rf"\1{app_id}-\2", text)
         (target / paths.MANIFEST).write_text(text)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        failed = preparation.Pass("/", app_ids).run()
+        failed = apply.Pass("/", app_ids).run()
     if failed:
         sys.exit(f"the apps of the bench could not be prepared: {failed}")
     return app_ids
@@ -56,7 +60,7 @@ def quadlet_texts(app_ids: list[str], directory: Path) -> None:
     owner = owner_of("/")
     for app_id in app_ids:
         source = installed.source("/", app_id)
-        app = manifest.trusted(source.content or b"", source.path)
+        app = load.trusted(source.content or b"", source.path)
         for name, text in quadlet.files(app, source.path, owner, "/").items():
             if "/" not in name and not text.startswith(LINK):
                 (directory / name).write_text(text)

@@ -13,7 +13,6 @@ SECRETS = HOME + "/secrets"
 DATA_VERSIONS = HOME + "/.data-versions"
 MADE_SECRETS = HOME + "/.made-secrets"
 PREVIOUS = ".previous"  # ends the name of a secret's value before its rotation, until that is over
-
 CATALOGUE = "/usr/share/archy/apps"
 TEMPLATES = "/usr/share/archy/templates"
 APPS = "/etc/archy/apps"
@@ -25,24 +24,24 @@ FILES = "/usr/share/archy/files"  # what hooks may copy from, besides their own 
 ACCEPTED_NODE = ACCEPTED + "/node.yml"
 ACCEPTED_GRANTS = ACCEPTED + "/grants.yml"
 ACCEPTED_HOST = ACCEPTED + "/host.json"
-
 UNIT_CACHE = "/run/archy/units"
 PREPARED = "/run/archy/prepared"
 STARTED = "/run/archy/started"
 FACTS = "/run/archy/facts.json"
 STATUS = "/run/archy/status.json"
 LOCK = "/run/archy/lock"
+
 # What containers get from archy besides their data; the service user's, for Podman reads it.
 ENVIRONMENTS = "/run/archipelago/env"
 SECRET_ENVIRONMENTS = "/run/archipelago/secret-env"
 COPIES = "/run/archipelago/files"
+
 # What the probe found, see archy-probe.service; what it keeps for its next run is the service user's own.
 PROBE = "/run/archy/probe.json"
 PROBE_ERROR = "/run/archy/probe.err"
 PROBE_CACHE = "/run/archy-probe/cache.json"
 RECOVERY = "/run/archy/recovery.json"
 GENERATED = "/run/systemd/generator"
-
 MANIFEST = "manifest.yml"
 SLICE_CGROUP = "/sys/fs/cgroup/archipelago.slice/archipelago-apps.slice"
 QUADLET = "/usr/libexec/podman/quadlet"
@@ -76,3 +75,79 @@ def rebuild_unit(app_id: str) -> str:
 def wait_unit(app_id: str) -> str:
     """The name of the unit that holds the start of an app until what it waits for is so."""
     return f"archy-wait@{app_id}.service"
+
+
+_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+# Unit names that are ours: archy-<id>.service must never be one of them, nor one of the units Quadlet makes.
+_RESERVED = frozenset(
+    (
+        "all",
+        "archipelago",
+        "bitcoin",
+        "hold",
+        "image",
+        "podman",
+        "prepare",
+        "probe",
+        "rebuild",
+        "reconcile",
+        "recover",
+        "wait",
+    )
+)
+
+_RESERVED_ENDINGS = ("-network", "-volume", "-build", "-image", "-pod")
+
+
+def is_label(name: str) -> bool:
+    """Whether `name` can be the ID of an app, and so a part of a unit's name."""
+    return 0 < len(name) <= 63 and _LABEL.issuperset(name) and name[0] != "-" and name[-1] != "-"
+
+
+def is_reserved(app_id: str) -> bool:
+    """Whether archy-<id>.service would be a unit of archy's own, or archy-<id> the container of a companion."""
+    return app_id in _RESERVED or app_id.endswith(_RESERVED_ENDINGS) or app_id.startswith("archy-")
+
+
+STORAGE = HOME + "/.local/share/containers/storage"
+
+
+def environment_path(app_id: str) -> str:
+    """Where the variables are that an app's `derived_env` gives."""
+    return f"{ENVIRONMENTS}/{app_id}.env"
+
+
+def copy_path(app_id: str, number: int) -> str:
+    """Where the copy is on the node that one of an app's hooks puts into its container."""
+    return f"{COPIES}/{app_id}/{number}"
+
+
+def secret_path(name: str) -> str:
+    """Where the canonical secret `name` is kept."""
+    return f"{SECRETS}/{name}"
+
+
+def secret_environment_path(app_id: str, key: str) -> str:
+    """Where the value of a secret variable is until it is a Podman secret."""
+    return f"{SECRET_ENVIRONMENTS}/{app_id}/{key}"
+
+
+def data_version_path(app_id: str) -> str:
+    """Where it is kept which version the data of an app has: with the data, since it outlives the app's removal."""
+    return f"{DATA_VERSIONS}/{app_id}"
+
+
+def made_secret_path(name: str) -> str:
+    """Where it is kept that there was such a secret: with the data, so that it goes where they go."""
+    return f"{MADE_SECRETS}/{name}"
+
+
+def units_path(app_id: str) -> str:
+    """Where the finished units of an app are kept."""
+    return f"{UNIT_CACHE}/{app_id}"
+
+
+def text_path(app_id: str) -> str:
+    """Where the Quadlet text of an app's accepted version is kept."""
+    return f"{ACCEPTED}/{app_id}.quadlet"

@@ -166,7 +166,8 @@ def test_a_clock_that_jumps_harms_nobody(
 
     def jump(node: Node, number: int) -> None:
         by = 1800 if number % 2 == 0 else -1800
-        shifted = "import sys, time; now = time.time; time.time = lambda: now() + {}; from archy import reconcile; "
+        shifted = "import sys, time; now = time.time; time.time = lambda: now() + {}; "
+        shifted += "from archy.reconcile import reconcile; "
         with node.without_ticks():
             node.tick()
             node.out(f"python3 -c '{shifted.format(by)} sys.exit(reconcile.main([]))'")

@@ -116,7 +116,7 @@ def test_passes_do_not_overlap(quiet: Node) -> None:
     node.out("echo other > /var/lib/archipelago/secrets/one-password")
     slow = """
 import time
-from archy import reconcile, restarts
+from archy.reconcile import reconcile, restarts
 decide = restarts.decide
 def slowly(*arguments):
     found = decide(*arguments)
@@ -141,7 +141,8 @@ reconcile.run("/", dry=False)
 def test_a_clock_that_jumps_restarts_nobody(quiet: Node) -> None:
     """The nodes share the host's clock, which nobody may set from there. So passes are told another time than it is."""
     node, before = quiet, quiet.pids(*APPS)
-    shifted = "import sys, time; now = time.time; time.time = lambda: now() + {}; from archy import reconcile; "
+    shifted = "import sys, time; now = time.time; time.time = lambda: now() + {}; "
+    shifted += "from archy.reconcile import reconcile; "
     for by in (1800, -1800):
         node.tick()
         node.tick()

@@ -11,7 +11,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from archy import manifest, rules, schemas, validation
+from archy.manifest import load, rules, validation
+from archy.manifest import schema as manifest_schema
 
 BESIDE = frozenset({"manifest.yml", "web.conf.j2", "sub/x.j2", "image/Containerfile"})
 D = "/var/lib/archipelago/web"
@@ -124,7 +125,7 @@ def _walk(schema: dict[str, Any], path: str = "app") -> Strategy:
     if path in _RIGHT:
         return _RIGHT[path]
     if "$ref" in schema:
-        return _walk(manifest.schema()["$defs"][schema["$ref"].rpartition("/")[2]], path)
+        return _walk(load.schema()["$defs"][schema["$ref"].rpartition("/")[2]], path)
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
@@ -193,8 +194,8 @@ def _mended(app: dict[str, Any]) -> dict[str, Any]:
         if len({"image", "build"} & container.keys()) != 1:
             container.pop("build", None)
             container["image"] = "docker.io/library/nginx:1.26"
-        document = schemas.document(text(data).encode(), "f", "manifest")
-        refused = {path for path, _ in validation.problems(document, manifest.schema())}
+        document = manifest_schema.document(text(data).encode(), "f", "manifest")
+        refused = {path for path, _ in validation.problems(document, load.schema())}
         if not refused:
             refused = {path for path, _ in rules.broken(document.data["app"], "web", BESIDE)}
         if not refused:
@@ -211,4 +212,4 @@ def manifests(draw: st.DrawFn) -> dict[str, Any]:
     return _mended(draw(_WHOLE))
 
 
-_WHOLE = st.deferred(lambda: _walk(manifest.schema()["properties"]["app"]))
+_WHOLE = st.deferred(lambda: _walk(load.schema()["properties"]["app"]))

@@ -9,8 +9,8 @@ from typing import Any
 
 from support import UP
 
-from archy.checks import REFUSED
-from archy.probed import Answer, Listed, Probe, Probed
+from archy.probe.checks import REFUSED
+from archy.probe.report import Answer, Listed, Probe, Probed
 
 ID, OTHER = "a" * 64, "b" * 64
 ASKED = UP - 20  # when the last probe was made

@@ -4,14 +4,23 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from archy import facts, generator, installed, manifest, model, prepare, rendering, settings, stamp, systemd
-from archy.observe import AppState, NodeState
-from archy.owner import Owner
-from archy.probed import Probe
+from archy.apps import facts as apps_facts
+from archy.apps import installed
+from archy.health.current import AppState, NodeState
+from archy.host import systemd
+from archy.host.idmap import Owner
+from archy.manifest import load as manifest_load
+from archy.manifest import model, settings
+from archy.prepare import prepare as prepare_prepare
+from archy.prepare import render, stamps
+from archy.probe.report import Probe
+from archy.units import generator
 
 REPO = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(path.name for path in (REPO / "apps").iterdir())
@@ -22,7 +31,7 @@ SUBUID = "somebody:100000:65536\narchipelago:231072:65536\n"
 SUBGID = "somebody:100000:65536\narchipelago:331072:65536\n"
 OWNER = Owner(990, 989, (range(231072, 296608),), (range(331072, 396608),))
 
-FACTS = rendering.Facts(OWNER, settings.parse(None), {}, frozenset({"web", "bitcoin-knots"}), {})
+FACTS = render.Facts(OWNER, settings.parse(None), {}, frozenset({"web", "bitcoin-knots"}), {})
 
 GOOD = """\
 app:
@@ -44,12 +53,12 @@ def app_text(app_id: str = "web", container: str = "", app: str = "") -> str:
 
 def app_of(container: str = "", app: str = "", beside: frozenset[str] = frozenset()) -> model.App:
     """The checked app of `app_text`."""
-    return manifest.check(app_text("web", container, app).encode(), "manifest.yml", "web", beside)
+    return manifest_load.check(app_text("web", container, app).encode(), "manifest.yml", "web", beside)
 
 
-def material(app: model.App, facts: rendering.Facts = FACTS, **fields: dict[str, str]) -> rendering.Material:
+def material(app: model.App, facts: render.Facts = FACTS, **fields: dict[str, str]) -> render.Material:
     """What the texts of an app are made of: `beside`, `values` and `own`, each empty if not given."""
-    return rendering.Material(app, **{"beside": {}, "values": {}, "own": {}, **fields}, facts=facts)
+    return render.Material(app, **{"beside": {}, "values": {}, "own": {}, **fields}, facts=facts)
 
 
 NOW, UP = 1_800_000_000.0, 100_000.0  # the clock, and seconds since the boot
@@ -61,7 +70,7 @@ def running(app_id: str = "web", /, **fields: Any) -> AppState:
     `stale` are the files that are others now than when it was started: `changed` is a time, of its unit.
     """
     app = app_of()
-    about = facts.summary(app) | {key: fields.pop(key) for key in [*fields] if key in facts.summary(app)}
+    about = apps_facts.summary(app) | {key: fields.pop(key) for key in [*fields] if key in apps_facts.summary(app)}
     unit: dict[str, Any] = {"loaded": True, "generated": True, "active": "active", "sub": "running", "invocation": "1"}
     unit |= {"changed": UP - 3600, "began": UP - 3660}
     unit |= {key: fields.pop(key) for key in [*fields] if key in systemd.Unit.__dataclass_fields__}
@@ -144,7 +153,7 @@ class Node:
 
     def failures(self, *app_ids: str, insist: bool = False) -> dict[str, str]:
         """Make a pass over the given or over all apps, and over the node itself: why some cannot be prepared."""
-        return prepare.prepare(self.name, list(app_ids) or installed.ids(self.name)[0], insist)
+        return prepare_prepare.prepare(self.name, list(app_ids) or installed.ids(self.name)[0], insist)
 
     def prepare(self, *app_ids: str) -> int:
         """Run archy-prepare for the given or for all apps: its exit code, as `prepare.main` finds it."""
@@ -152,7 +161,7 @@ class Node:
 
     def is_fresh(self, name: str) -> bool:
         """Whether nothing has changed since the last pass over an app, or over `@node`."""
-        return stamp.fresh(self.name, name) is not None
+        return stamps.fresh(self.name, name) is not None
 
 
 def tree(directory: Path) -> dict[str, str]:
@@ -245,6 +254,18 @@ def options(words: list[str], name: str) -> list[str]:
 
 def data(text: str) -> Any:
     """YAML text as our loader reads it."""
-    from archy.document import load
+    from archy.manifest.document import load
 
     return load(text.encode(), "f").data
+
+
+def verify(node: Node, units: list[str]) -> list[str]:
+    """What systemd finds wrong with units of ours, but for the programs that only the package brings."""
+    path = f"{node.path('/out')}:{REPO / 'units'}:"
+    command = ["systemd-analyze", "verify", "--man=no", *(str(node.path(f"/out/{name}")) for name in units)]
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    absent = re.compile(
+        r"\S+: Command /usr/libexec/archy/archy-(hook|prepare|secrets|wait) is not executable: No such file or di.*"
+    )
+    return [line for line in done.stderr.splitlines() if not absent.fullmatch(line)]

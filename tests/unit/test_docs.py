@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from archy import cli, manifest, output, settings
-from archy.installed import tree
+from archy.cli import main
+from archy.host.read import tree
+from archy.manifest import load, settings
+from archy.operations import progress
 
 REPO = Path(__file__).parents[2]
 PAGES = {name: (REPO / "docs" / name).read_text() for name in ("archy.8", "archy-generator.8", "archy-manifest.5")}
@@ -44,7 +46,7 @@ def keys(schema: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterat
         yield from keys(schema["items"], root, f"{path.removesuffix('.')}[].")
 
 
-SCHEMA = {path: (inner, required) for path, inner, required in keys(manifest.schema(), manifest.schema())}
+SCHEMA = {path: (inner, required) for path, inner, required in keys(load.schema(), load.schema())}
 # Of each documented key: the rest of its line, and its text.
 ENTRIES = re.findall(r"^\.It Cm (\S+)(.*)\n((?:(?!\.It |\.El).*\n)*)", section("archy-manifest.5", "KEYS"), re.M)
 DOCUMENTED = {key: (line, text) for key, line, text in ENTRIES}
@@ -72,8 +74,8 @@ def test_defaults_are_documented() -> None:
     text = b"""app: {id: a, name: A, version: 1, ports: [{host: 2000, container: 80}], dependencies: [{app_id: b}],
       health_check: {type: tcp, endpoint: ":80"},
       container: {image: i, generated_files: [{path: /var/lib/archipelago/a/b, content: c}]}}"""
-    app = manifest.check(text, "a", "a", frozenset())
-    built = manifest.check(b"app: {id: a, name: A, version: 1, container: {build: {}}}", "a", "a", frozenset())
+    app = load.check(text, "a", "a", frozenset())
+    built = load.check(b"app: {id: a, name: A, version: 1, container: {build: {}}}", "a", "a", frozenset())
     assert app.health
     assert built.build
     found = {key: re.search(r"default is\n\.Ql (\S+)", text) for key, (_, text) in DOCUMENTED.items()}
@@ -116,20 +118,20 @@ def test_examples_are_good(text: str, tmp_path: Path) -> None:
     for name in re.findall(r"template: (\S+)", text):
         assert f".Pa {name} :" in PAGES["archy-manifest.5"]
         (file.parent / name).touch()
-    assert manifest.check(file.read_bytes(), str(file), app_id, frozenset(tree(str(file.parent)))).id == app_id
+    assert load.check(file.read_bytes(), str(file), app_id, frozenset(tree(str(file.parent)))).id == app_id
 
 
 def test_exit_codes_are_documented() -> None:
     documented = dict(re.findall(r"^\.It (\d+)\n(.*)", section("archy.8", "EXIT STATUS"), re.M))
     names = ("ok", "failed", "usage", "refused", "no such app", "not permitted")
-    codes = {name: getattr(output, name.upper().replace(" ", "_")) for name in names}
+    codes = {name: getattr(progress, name.upper().replace(" ", "_")) for name in names}
     assert sorted(map(int, documented)) == sorted([*codes.values(), 130])
     assert all(name in documented[str(code)].lower() for name, code in codes.items())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_exist(command: str) -> None:
-    assert cli._parser().parse_args(shlex.split(command)[1:]).run
+    assert main._parser().parse_args(shlex.split(command)[1:]).run
 
 
 def test_make_targets_exist() -> None:
@@ -139,8 +141,13 @@ def test_make_targets_exist() -> None:
 
 
 def test_every_module_is_in_hacking() -> None:
-    modules = {path.name for path in (REPO / "generator/archy").glob("*.py")} - {"__init__.py"}
-    assert set(re.findall(r"\w+\.py", HACKING.partition("generator/bin")[0])) == modules
+    package = REPO / "generator/archy"
+    modules = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    named, wing = set(), ""
+    for line in HACKING.partition("generator/archy/\n")[2].partition("generator/bin")[0].splitlines():
+        wing = found[1] if (found := re.match(r"  (\w+/)", line)) else wing if line.startswith("    ") else ""
+        named |= {wing + name for name in re.findall(r"\b\w+\.py", line)}
+    assert named == {name for name in modules if not name.endswith("__init__.py")}
 
 
 @pytest.mark.programs

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The node's Bitcoin, whichever implementation it is."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The command archy: arguments in, words and exit codes out."""

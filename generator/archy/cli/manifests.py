@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""The verbs of `archy app` that only look: list, validate, render, credentials."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+
+from archy import errors, paths
+from archy.apps import admission, catalogue, facts
+from archy.apps.installed import Source
+from archy.bitcoin import logins
+from archy.cli import apps as cli_apps
+from archy.cli.output import emit
+from archy.errors import Problem, Refused
+from archy.host.idmap import Owner, owner_of
+from archy.manifest import settings
+from archy.manifest.model import App, GeneratedFile
+from archy.operations.progress import NO_SUCH_APP, OK, REFUSED, USAGE, CannotDo
+from archy.prepare import render as prepare_render
+from archy.prepare.render import Material
+from archy.units import build, quadlet
+
+# For a look at an app on a machine that is no node.
+_SAMPLE_IDS = (range(100_000, 165_536),)
+_SAMPLE_OWNER = Owner(999, 999, _SAMPLE_IDS, _SAMPLE_IDS)
+
+
+def validate(options: argparse.Namespace) -> int:
+    """archy app validate."""
+    source = _source_at("validate", options.path)
+    problems, notes = _problems(source)
+    if options.json:
+        found = [cli_apps._as_data(problem) for problem in problems]
+        emit({"path": options.path, "ok": not problems, "problems": found, "notes": notes})
+    else:
+        for line in (*problems, *(f"note: {note}" for note in notes)):
+            print(line)
+        if not problems:
+            print(f"{options.path}: ok")
+    return REFUSED if problems else OK
+
+
+def _source_at(what: str, path: str) -> Source:
+    """The app in a folder, or of a manifest, that lies anywhere."""
+    folder = path
+    if not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+        if name != paths.MANIFEST or not os.path.isfile(path):
+            why = f"is not a folder with a {paths.MANIFEST}"
+            raise CannotDo(what, path, why, "give the folder, or the manifest in it", USAGE)
+    return catalogue.source_at(os.path.abspath(folder), folder or ".")
+
+
+def _built(source: Source) -> build.Built:
+    """The units of an app that need not be installed, on a machine that need not be a node."""
+    try:
+        owner = owner_of("/")
+    except LookupError:
+        owner = _SAMPLE_OWNER
+    with tempfile.TemporaryDirectory(prefix="archy-") as work:
+        return build.build("/", [source], work, owner)[source.id]
+
+
+def _problems(source: Source) -> tuple[list[Problem], list[str]]:
+    """Everything wrong with an app: its manifest, what this node's Podman says to it, its templates; and notes."""
+    app, problems = admission.model("/", source)
+    if app is None or source.content is None:
+        return list(problems), []
+    notes: list[str] = []
+    if quadlet.exists("/"):
+        problems = _built(source).problems
+    else:
+        notes.append(f"{paths.QUADLET} is not here: not checked against Podman")
+    folder = os.path.dirname(source.path)
+    for file in app.files:
+        try:
+            prepare_render.content(_sample(app, folder), file)
+        except (errors.CannotDerive, UnicodeDecodeError) as error:
+            where = os.path.join(folder, file.template or paths.MANIFEST)
+            problems = (*problems, Problem(where, 0, 0, "", str(error)))
+    try:
+        prepare_render.environment(material := _sample(app, folder, ()))
+        prepare_render.secret_environment(material)
+    except errors.CannotDerive as error:
+        problems = (*problems, Problem(source.path, 0, 0, "", str(error)))
+    return list(problems), notes
+
+
+def _sample(app: App, folder: str, files: tuple[GeneratedFile, ...] | None = None) -> Material:
+    """What an app's texts could be made of on some node: one on which what it needs is installed."""
+    beside = {}
+    for name in {file.template for file in (app.files if files is None else files) if file.template}:
+        with open(os.path.join(folder, name), encoding="utf-8") as template:
+            beside[name] = template.read()
+    values = dict.fromkeys(app.secret_names, "0" * 64)
+    own = dict.fromkeys(prepare_render.own_names(app), "")
+    host = {"HOST_IP": "192.0.2.1", "HOST_MDNS": "node.local", "DISK_GB": "1000"}
+    other = facts.summary(app)
+    other["provides"] = logins.HOST
+    apps = {app.id: facts.summary(app), "": other}
+    known = prepare_render.Facts(_SAMPLE_OWNER, settings.parse(None), host, frozenset(), apps)
+    return Material(app, beside, values, own, known)
+
+
+def render(options: argparse.Namespace) -> int:
+    """archy app render."""
+    if "/" in options.app:
+        source = _source_at("render", options.app)
+    else:
+        entry = catalogue.entry("/", options.app)
+        if entry is None:
+            where = f"{paths.APPS}, {paths.CATALOGUE}"
+            raise CannotDo("render", where, f"there is no app {options.app}", "archy app list shows all", NO_SUCH_APP)
+        source = catalogue.source_at(entry.folder, f"{paths.APPS}/{entry.id}")
+    built = _built(source)
+    if options.json:
+        found = [cli_apps._as_data(problem) for problem in built.problems]
+        emit({"app": source.id, "quadlet": built.quadlet, "units": built.units, "problems": found})
+        return REFUSED if found else OK
+    if built.app is None:
+        raise Refused(built.problems)
+    for kind, texts in (("Quadlet", built.quadlet), ("unit", built.units)):
+        for name, text in texts.items():
+            print(f"### {kind} {name}\n{text}")
+    return OK

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""`archy app install` and `archy app remove`.
+
+Both are a few idempotent steps, and what is done already is not done again: cut short anywhere, the same command
+finishes. Installing is a link, a reload and a start; an operator can do the same by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from archy import paths
+from archy.apps import accepted, catalogue
+from archy.apps.catalogue import Entry
+from archy.host import steps, systemd, write
+from archy.operations import jobs, preflight
+from archy.operations.progress import NO_SUCH_APP, CannotDo, say
+from archy.prepare.prepare import locked
+from archy.units import quadlet
+
+_NETWORK_TIME = 30  # seconds
+
+
+def _kept(app_id: str) -> list[str]:
+    """Where an operator's own apps of that ID are kept after their removal, the newest last."""
+    pattern = re.compile(rf"\.removed-{re.escape(app_id)}\.([0-9]+)")
+    found = [match for name in os.listdir(paths.APPS) if (match := pattern.fullmatch(name))]
+    return [f"{paths.APPS}/{match[0]}" for match in sorted(found, key=lambda match: int(match[1]))]
+
+
+def remove(app_id: str) -> None:
+    """Stop an app with its parts and companions, and unlink them. Their data, volumes and secrets stay."""
+    what = f"remove {app_id}"
+    every = catalogue.entries("/")
+    known = {entry.id: entry for entry in every}
+    unit = systemd.unit(app_id)
+    if app_id not in known and not (unit and unit.generated and not paths.is_reserved(app_id)):
+        raise CannotDo(what, paths.APPS, f"there is no app {app_id}", "archy app list shows all", NO_SUCH_APP)
+    names = catalogue.stopped_in_order(every, app_id)
+    own = known[app_id].names if app_id in known else (app_id,)
+    if app_id in known:
+        preflight.refuse_part(what, known[app_id])
+    for entry in every:
+        if entry.installed and entry.app and entry.id not in names and set(own) & set(entry.app.need_ids):
+            raise CannotDo(what, entry.id, f"needs {app_id}", f"archy app remove {entry.id}")
+    for name in names:
+        if name != app_id and not known[name].installed:
+            continue
+        unit = systemd.unit(name)
+        if unit and unit.loaded and not jobs.await_job(name, systemd.job("stop", unit.name), "stopping", "stopped"):
+            raise CannotDo(what, unit.name, "could not be stopped, see above", f"systemctl status {unit.name}")
+        with locked("/"):
+            unlink(name, known.get(name))
+        say(f"{name}: removed")
+    jobs.apply(what)
+    for network in map(quadlet.network_of, systemd.sweep(list(map(paths.unit, names)))):
+        if network:
+            steps.run_as_user("/", ["podman", "network", "rm", network], _NETWORK_TIME)
+    say(f"data and secrets are kept in {paths.HOME}")
+
+
+def unlink(app_id: str, entry: Entry | None) -> None:
+    """Take an app that is stopped off the node; what is its operator's own is kept aside."""
+    path = f"{paths.APPS}/{app_id}"
+    if os.path.islink(path):
+        write.remove("/", path)
+    elif entry is not None and entry.installed:
+        last = _kept(app_id)[-1:]
+        kept = f"{paths.APPS}/.removed-{app_id}.{int(last[0].rpartition('.')[2]) + 1 if last else 0}"
+        write.move("/", path, kept)
+        say(f"{app_id}: its manifest is kept in {kept}")
+    accepted.forget("/", app_id)
+    made = (f"{paths.PREPARED}/{app_id}.json", f"{paths.STARTED}/{app_id}.json", f"{paths.ENVIRONMENTS}/{app_id}.env")
+    for leftover in (paths.units_path(app_id), f"{paths.STOPPED}/{app_id}", *made):
+        write.remove("/", leftover)
+    for folder in (paths.SECRET_ENVIRONMENTS, paths.COPIES):
+        write.remove_tree("/", f"{folder}/{app_id}")

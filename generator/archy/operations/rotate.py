@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""Secrets get another value, and no app is locked out meanwhile.
+
+While a rotation lasts, the value before is beside the secret, in a file whose name ends in `.previous`, and whoever
+checks logins accepts both. It is over when every app that runs was started with the new one; a pass sees that and
+removes the file. So nothing is lost when the power fails, or the command is interrupted: the passes go on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from urllib import error
+
+from archy.apps import catalogue
+from archy.bitcoin import logins, rpc
+from archy.health import current
+from archy.host import read, systemd, write
+from archy.host import secrets as host_secrets
+from archy.manifest import model
+from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
+from archy.paths import PREVIOUS, secret_path
+from archy.prepare.prepare import locked
+from archy.reconcile import plan
+
+_TIMEOUT = 10  # seconds for one call
+_POLL = 2.0  # seconds
+_TRIES = 15
+_HARMLESS = "uptime"
+
+
+def rotate(name: str) -> None:
+    """Give a secret a new value, wait until all who use it have it, and prove it where there is a way to."""
+    what = f"rotate {name}"
+    declared = _declared(what, name)
+    # Cut short before the new value was written, both are the same: then there is nothing yet to go on with.
+    if _value(name + PREVIOUS) not in ("", _value(name)):
+        say(f"{name}: an earlier rotation is not over yet, going on with that")
+    else:
+        with locked("/"):
+            _begin(declared)
+        say(f"{name}: has a new value; the apps that use it get it now")
+    before = _value(name + PREVIOUS)
+    _finish(what, name)
+    if name == logins.SECRET and before:
+        _prove(what, before, _value(name))
+
+
+def _declared(what: str, name: str) -> model.Secret:
+    apps = [entry.app for entry in catalogue.entries("/") if entry.installed and entry.app]
+    found = [declared for app in apps for declared in app.secrets if declared.name == name]
+    if not found:
+        raise CannotDo(what, secret_path(name), "no installed app declares it", "archy secret list", NO_SUCH_APP)
+    if not any(declared.rotatable for declared in found):
+        why = "its app may keep it in its data, where archy cannot change it"
+        raise CannotDo(what, secret_path(name), why, "change it in the app itself", REFUSED)
+    return found[0]
+
+
+def _begin(declared: model.Secret) -> None:
+    """The value before is kept first: cut short after that, there is one value still, and it is the old one."""
+    for name in declared.names:
+        content = read.read(secret_path(name))
+        if content is not None:
+            write.replace_file("/", secret_path(name + PREVIOUS), content, 0, 0, 0o600)
+    for name, content in host_secrets.generate(declared.name, declared.kind, os.urandom).items():
+        write.replace_file("/", secret_path(name), content, 0, 0, 0o600)
+
+
+def _value(name: str) -> str:
+    content = read.read(secret_path(name))
+    return host_secrets.value(content) if content else ""
+
+
+def _finish(what: str, name: str) -> None:
+    """Have passes made until nobody runs with another value than the new one, and the value before is gone."""
+    progress, since = Progress(), time.monotonic()
+    try:
+        while True:
+            systemd.ctl("start", "archy-reconcile.service")
+            waiting = plan.waits_for(current.node("/", {}), name)
+            if not waiting and not os.path.lexists(secret_path(name + PREVIOUS)):
+                progress.show(f"{name}: all apps have the new value")
+                return
+            text = f"waiting for {', '.join(waiting)}" if waiting else "the value before goes"
+            progress.show(f"{name}: {text}", f"{time.monotonic() - since:.0f} s")
+            time.sleep(_POLL)
+    finally:
+        progress.done()
+
+
+def _prove(what: str, before: str, now: str) -> None:
+    """Ask bitcoind with every login, by a call that it may make: the new one is let in, the one before is not."""
+    url = rpc.URL
+    progress = Progress()
+    while True:
+        state = current.node("/", {})
+        provider = next((app for app in state.apps if app.summary and app.summary["provides"] == logins.HOST), None)
+        if provider is None or not plan.runs(provider):
+            say("bitcoind does not run: not proven by calls; it starts with the new value only")
+            return
+        if provider.unit.active == "active" and not provider.unit.busy:
+            break
+        progress.show(f"waiting for {provider.id}, to ask it")
+        time.sleep(_POLL)
+    progress.done()
+    calls: Mapping[str, list[str] | None] = {
+        logins.USER: None,
+        **{app.id: app.summary["rpcwhitelist"] for app in state.apps if app.summary and app.summary["rpcwhitelist"]},
+    }
+    for user, listed in calls.items():
+        call = next((one for one in listed or () if one.startswith("get")), _HARMLESS)
+        try:
+            accepted, refused = (is_let_in(url, user, logins.password(value, user), call) for value in (now, before))
+        except OSError as error_:
+            raise CannotDo(what, url, f"cannot be asked: {error_}", "archy status") from None
+        if not accepted:
+            raise CannotDo(what, url, f"the new login of {user} is not accepted", "archy status")
+        if refused:
+            raise CannotDo(what, url, f"the login of {user} from before is still accepted", "archy status")
+        say(f"{user}: the new login works ({call}), the one before does not")
+
+
+def is_let_in(url: str, user: str, password: str, call: str) -> bool:
+    """Whether an RPC server knows a login. That it does not allow the call, or that it fails, is as good."""
+    for left in reversed(range(_TRIES)):
+        try:
+            rpc.OPENER.open(rpc.asking(url, user, password, call), timeout=_TIMEOUT).close()
+        except error.HTTPError as answer:
+            return answer.code != 401
+        except OSError:  # it may be starting just now
+            if not left:
+                raise
+            time.sleep(_POLL)
+            continue
+        return True
+    return False

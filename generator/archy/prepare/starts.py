@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""What each running app was started with, recorded by its ExecStartPre=, and how it differs from what it should have.
+
+Fast path: no heavy imports.
+"""
+
+import hashlib
+import json
+import os
+
+from archy import paths
+from archy.host import read, write
+from archy.prepare import stamps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONTEXT = "the context of its build"  # among the files of an app whose image is made on the node
+
+
+def record(root: str, app_id: str, invocation: str) -> None:
+    """Record that an app starts now, with what its last pass has made. `invocation` is its unit's invocation ID."""
+    # Fresh or not: it was right a moment ago, and what has changed since then is to be seen as changed.
+    made = stamps.load(root, app_id).get("started")
+    if not isinstance(made, dict):
+        return
+    content = {**made, "invocation": invocation, "unit": unit_digest(root, app_id)}
+    try:
+        os.makedirs(paths.under(root, paths.STARTED), mode=0o700, exist_ok=True)
+        path = f"{paths.STARTED}/{app_id}.json"
+        write.replace_file(root, path, json.dumps(content).encode(), os.geteuid(), os.getegid(), 0o600)
+    except OSError as error:  # no reason not to start
+        print(f"{app_id}: what it is started with is not kept: {error}")
+
+
+def load(root: str, app_id: str) -> "dict[str, Any] | None":
+    """The record of an app's last start; None if there is none."""
+    try:
+        found: dict[str, Any] = json.loads(read.read(paths.under(root, f"{paths.STARTED}/{app_id}.json")) or b"")
+        return found if isinstance(found["files"], dict) and isinstance(found["own"], dict) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def unit_digest(root: str, app_id: str) -> str:
+    """A digest of the app's unit as the generator wrote it; empty if it is somebody else's."""
+    content = read.read(paths.under(root, f"{paths.GENERATED}/{paths.unit(app_id)}"))
+    return hashlib.sha256(content).hexdigest() if content else ""
+
+
+def changed(before: "dict[str, str]", now: "dict[str, str]") -> list[str]:
+    """The paths whose content is another now, or that came or went, sorted."""
+    return sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""archy-probe, as the service user: asks apps and Podman, and changes nothing."""

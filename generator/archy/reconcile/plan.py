@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""All that follows from how the node is: what each app's health, the restarts and the faults of Podman are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from archy import paths
+from archy.health import faults as health_faults
+from archy.health import liveness
+from archy.health.current import AppState, NodeState
+from archy.health.faults import Fault
+from archy.health.liveness import Health
+from archy.host.steps import Remove, Step
+from archy.reconcile import restarts
+from archy.reconcile.restarts import Decision
+from archy.recover import incidents
+from archy.recover.incidents import Recovery
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The node, and what follows. `recovery` is what was done about faults before."""
+
+    node: NodeState
+    health: Mapping[str, Health]
+    decision: Decision
+    faults: list[Fault]
+    recovery: Recovery
+
+    @property
+    def steps(self) -> list[Step]:
+        """What is to be done: mend Podman, let apps go on, restart them."""
+        mend = incidents.steps(self.recovery, self.faults, self.node.recovering, self.node.monotonic)
+        return [*mend, *self.decision.steps]
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a second look, soon, would tell whether Podman has forgotten an app."""
+        return not self.node.recovering and any(found.is_doubtful for found in self.health.values())
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether another pass has to look again, though all may read well."""
+        return (
+            any(app.changed for app in self.node.apps)
+            or any(health.is_pending for health in self.health.values())
+            or health_faults.is_early(self.node)
+        )
+
+
+def survey(node: NodeState, known: Recovery) -> Survey:
+    """Look at the node as a whole. Pure."""
+    health = liveness.judge(node)
+    return Survey(node, health, restarts.decide(node, health), health_faults.faults(node), known)
+
+
+def over(node: NodeState) -> list[Step]:
+    """The steps that end rotations: nobody who runs was started with the value before."""
+    done = [name for name in sorted(node.rotating) if not waits_for(node, name)]
+    return [Remove(f"{paths.SECRETS}/{name}{paths.PREVIOUS}", "its rotation is over") for name in done]
+
+
+def waits_for(node: NodeState, name: str) -> list[str]:
+    """The apps that a rotation of this secret still has to wait for."""
+    users = [app for app in node.apps if app.summary and name in app.summary["secrets"]]
+    return [app.id for app in users if runs(app) and not _is_new(app)]
+
+
+def runs(app: AppState) -> bool:
+    """Whether the app runs, or is about to."""
+    return app.unit.runs or app.unit.busy
+
+
+def _is_new(app: AppState) -> bool:
+    """Whether the app has the new value already, or will have: what is not started yet is started with it."""
+    queued = app.unit.busy and app.unit.sub in ("dead", "failed")
+    if queued or app.unit.sub.startswith("auto-restart"):
+        return True
+    settled = app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.busy)
+    return settled and app.known and not app.changed

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Whether a pass would find nothing to do, told without making it: most passes of a node are like that.
+
+A pass that ended well leaves behind what systemd said of our units. As long as systemd says the same, and no stamp is
+stale, all that a pass would look at is as it was. Fast path: no heavy imports.
+"""
+
+import json
+import os
+import subprocess
+import time
+
+from archy import paths
+from archy.apps import installed
+from archy.host import read, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STATE = "/run/archy/quiet"
+_LONGEST = 600.0  # seconds without a whole pass, whatever this says
+_JUMP = 5.0  # seconds
+_FULL = 0.05  # of the disk left
+_TIMEOUT = 30.0
+_MOST = 16 * 1024 * 1024
+
+
+def listing(root: str) -> bytes:
+    """What systemd says of our units, and of the service user's manager: state and jobs of each, in one cheap call."""
+    fields = read.user_line(root).split(b":")
+    manager = f"user@{fields[2].decode()}.service" if len(fields) > 2 else ""
+    command = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "archy*", manager]
+    said = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT).stdout
+    return said + _invocations(root) + _records(root)
+
+
+def _records(root: str) -> bytes:
+    """When what passes and starts leave behind was written last, and what the user has stopped."""
+    result = [f"{name}\n" for name in sorted(installed.stopped(root))]
+    for directory in (paths.PREPARED, paths.STARTED):
+        try:
+            with os.scandir(paths.under(root, directory)) as entries:
+                result += sorted(f"{entry.name} {entry.stat().st_mtime_ns}\n" for entry in entries)
+        except OSError:
+            continue
+    return "".join(result).encode()
+
+
+def _invocations(root: str) -> bytes:
+    """Which start of each unit is running: a restart between two passes changes nothing else."""
+    base = paths.under(root, "/run/systemd/units")
+    result = []
+    try:
+        for name in sorted(os.listdir(base)):
+            if name.startswith("invocation:archy-") and name not in _OURS:
+                result.append(f"{name} {os.readlink(f'{base}/{name}')}")
+    except OSError:
+        pass
+    return "\n".join(result).encode()
+
+
+# Those that come and go with each pass.
+_OURS = {f"invocation:archy-{name}.service" for name in ("reconcile", "probe", "recover")}
+
+
+def remember(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, probe: str) -> None:
+    """After a whole pass, if it found all well, and nothing that time alone would change.
+
+    `seen` is the listing before it, and `probe` the digest of what the probe had found.
+    """
+    apps = status["apps"].values()
+    moving = any(app["restarts"] or app["actual"] not in ("running", "completed", "stopped") for app in apps)
+    rotating = any(name.endswith(paths.PREVIOUS) for name in read.secret_names(root))
+    if status["level"] == "ok" and not (pending or moving or rotating):
+        found = {"monotonic": status["monotonic"], "seen": seen.decode(errors="replace"), "probe": probe}
+        content = json.dumps(found)
+        write.replace_file(root, _STATE, content.encode(), os.geteuid(), os.getegid(), 0o600)
+    else:
+        write.remove(root, _STATE)
+
+
+def holds(root: str) -> bool:
+    """Whether all is as after the last whole pass; if so, the status is brought up to date."""
+    try:
+        last = json.loads(read.read(paths.under(root, _STATE)) or b"")
+        status = json.loads(read.read(paths.under(root, paths.STATUS), _MOST) or b"")
+        wall, monotonic = time.time(), time.monotonic()
+        passed = monotonic - status["monotonic"]
+        found = os.statvfs(paths.under(root, paths.HOME))
+        probe = json.loads(read.read(paths.under(root, paths.PROBE), _MOST) or b"")
+        if (
+            not 0 <= monotonic - last["monotonic"] < _LONGEST
+            or abs(wall - status["wall"] - passed) > _JUMP
+            or found.f_bavail < _FULL * found.f_blocks
+            or last["probe"] != probe["digest"]
+            or last["seen"] != listing(root).decode(errors="replace")
+        ):
+            return False
+        status["time"], status["wall"], status["monotonic"] = _iso(wall), wall, monotonic
+        status["node"]["podman"]["answered"] = _iso(wall - monotonic + probe["podman"]["at"])
+        status["node"]["disk"]["free"] = found.f_frsize * found.f_bavail
+        content = json.dumps(status, indent=1, ensure_ascii=False).encode()
+        write.replace_file(root, paths.STATUS, content, os.geteuid(), os.getegid(), 0o644)
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _iso(wall: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(wall))

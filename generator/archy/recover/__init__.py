@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""archy-recover: mends Podman, from the least force to the most."""

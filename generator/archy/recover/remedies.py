@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""How each fault of Podman is mended: ladders of rungs, from the least force to the most. Data, and pure functions.
+
+A rung says what it does, when it applies (a pattern in what was seen), and its steps; what it holds is started again.
+Whether it has helped is seen by the same probe that found the fault. What still serves is never stopped because
+Podman does not answer: it could not be started. `podman system migrate` is on no ladder: it stops every container.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from archy import paths
+from archy.health.faults import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault
+from archy.host.steps import AsUser, Hold, Step
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the steps of a rung need to know.
+
+    `runtime` is the service user's runtime directory, `running` are the apps with processes, and `stamp` ends the names
+    of what is set aside.
+    """
+
+    fault: Fault
+    uid: int
+    runtime: str
+    stamp: str
+    running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rung:
+    """`when` must be found in what was seen. `idle`: only while no app runs. `settle`: seconds until it has helped."""
+
+    says: str
+    steps: Callable[[Scene], list[Step]]
+    when: str = ""
+    idle: bool = False
+    settle: float = 5
+
+
+def _podman(*arguments: str, timeout: float = 60) -> AsUser:
+    return AsUser(("podman", *arguments), timeout)
+
+
+def _set_aside(scene: Scene, pattern: str, directory: str = paths.STORAGE) -> AsUser:
+    """Files of Podman's storage get another name: kept, never deleted."""
+    move = ("-exec", "mv", "--no-clobber", "--", "{}", f"{{}}.broken-{scene.stamp}", ";")
+    return AsUser(("find", directory, "-maxdepth", "1", "-name", pattern, "!", "-name", "*.broken-*", *move))
+
+
+def _new_pause(scene: Scene) -> list[Step]:
+    # Podman joins the user namespace of a process of its own, and finds none alive. Over an empty store it looks for
+    # none, and makes one.
+    empty = f"{scene.runtime}/archy-empty"
+    return [
+        _podman("--root", f"{empty}/root", "--runroot", f"{empty}/run", "ps", "-q"),
+        AsUser(("podman", "unshare", "rm", "-rf", "--", empty)),
+    ]
+
+
+def _new_database(scene: Scene) -> list[Step]:
+    return [_set_aside(scene, "db.sql*"), _podman("system", "renumber")]
+
+
+def _new_locks(scene: Scene) -> list[Step]:
+    return [AsUser(("rm", "-f", "--", f"/dev/shm/libpod_rootless_lock_{scene.uid}")), _podman("system", "renumber")]
+
+
+def _unreadable(scene: Scene) -> list[Step]:
+    found = _LOADING.search(scene.fault.said)
+    inside = found and _INSIDE.fullmatch(found["path"])
+    return [_set_aside(scene, inside["name"], inside["directory"])] if inside else []
+
+
+def _clear_runtime(scene: Scene) -> list[Step]:
+    names = [f"{scene.runtime}/{name}" for name in ("containers", "libpod", "podman", "crun")]
+    return [AsUser(("rm", "-rf", "--", *names)), _podman("system", "renumber")]
+
+
+def _reload_one(scene: Scene) -> list[Step]:
+    return [_podman("network", "reload", *scene.fault.containers[:1])]
+
+
+def _network_directory(scene: Scene) -> str:
+    return f"{scene.runtime}/containers/networks"
+
+
+def _names_afresh(scene: Scene) -> list[Step]:
+    names = f"{_network_directory(scene)}/aardvark-dns"
+    return [
+        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "-x", "aardvark-dns")),
+        AsUser(("rm", "-rf", "--", names)),
+        _podman("network", "reload", "--all"),
+    ]
+
+
+def _network_afresh(scene: Scene) -> list[Step]:
+    return [
+        Hold(scene.running),
+        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "^(aardvark-dns|pasta(\\.avx2)?)$")),
+        AsUser(("podman", "unshare", "sh", "-c", _UNMOUNT, "sh", _network_directory(scene))),
+    ]
+
+
+def _repair(scene: Scene) -> list[Step]:
+    return [Hold(scene.fault.apps), _podman("system", "check", "--quick", "--repair", timeout=1800)]
+
+
+def _sweep(scene: Scene) -> list[Step]:
+    steps: list[Step] = []
+    if scene.fault.containers:
+        # Without --time it would have the stop grace that it was made with: that is what is wanted.
+        steps.append(_podman("rm", "--force", "--ignore", *scene.fault.containers, timeout=3700))
+    if scene.fault.timers:
+        steps.append(AsUser(("systemctl", "--user", "stop", "--", *scene.fault.timers)))
+    return steps
+
+
+_UNMOUNT = 'umount -l "$1/rootless-netns/rootless-netns"; rm -rf -- "$1"'
+_INSIDE = re.compile(rf"(?P<directory>{re.escape(paths.STORAGE)}(/\w[\w-]*)+)/(?P<name>\w[\w.-]*)")
+_SPACE = "^(?!.*(no space left|is full|quota exceeded))"
+_LOADING = re.compile(r'loading "(?P<path>[^"]+)"')
+
+LADDERS: Mapping[str, tuple[Rung, ...]] = {
+    PODMAN: (
+        Rung("make a new pause process, over an empty store", _new_pause, "invalid internal status"),
+        Rung("set the database aside", _new_database, "not a database|malformed|disk I/O error|no such (table|column)"),
+        Rung("make the file of locks again", _new_locks, "locks in /libpod"),
+        Rung("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
+        Rung("wait", lambda _: [], "no answer within", settle=60),
+        Rung("clear the runtime directories", _clear_runtime, _SPACE, idle=True),
+        Rung("set the database aside, for want of anything better", _new_database, _SPACE, idle=True),
+    ),
+    NETWORK: (
+        Rung("start pasta again", lambda _: [_podman("unshare", "--rootless-netns", "true")], "pasta does not run"),
+        Rung("start the name server again, with one container", _reload_one, "no name server|no answer within"),
+        Rung(
+            "connect all containers again",
+            lambda _: [_podman("unshare", "--rootless-netns", "true"), _podman("network", "reload", "--all")],
+            "no network|no way|no name server|no answer within",
+        ),
+        Rung("let the name server forget what it knows", _names_afresh, "resolves|name server|no answer|no network"),
+        Rung(
+            "restart the apps that it concerns",
+            lambda scene: [Hold(scene.fault.apps)],
+            "^(?!all apps|pasta)",
+            settle=60,
+        ),
+        Rung("stop all apps, make the network anew, and start them", _network_afresh, "^all apps", settle=60),
+    ),
+    STORAGE: (
+        Rung("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
+        Rung("remove what is damaged from the storage, to be fetched again", _repair, "damage", settle=60),
+    ),
+    LEFTOVERS: (Rung("remove what no unit has", _sweep),),
+}
+
+# What a person could do, where the ladder has ended.
+ADVICE: Mapping[str, str] = {
+    PODMAN: "Apps that run go on, but none can be started. If the disk is full, free some space; a reboot makes"
+    " Podman's runtime directories anew; journalctl -u archy-recover has the story",
+    NETWORK: "A reboot makes the network anew; journalctl -u archy-recover has the story",
+    STORAGE: "Is there a network, to fetch the images again? journalctl -u archy-recover has the story",
+    LEFTOVERS: "It does no harm but for its space; journalctl -u archy-recover has the story",
+}
+
+
+def applies(rung: Rung, scene: Scene) -> bool:
+    """Whether the rung is one for what was seen."""
+    return not (rung.idle and scene.running) and re.search(rung.when, scene.fault.said) is not None

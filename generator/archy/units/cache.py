@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Work that need not be done again: finished units, and the Quadlet text of accepted manifests.
+
+Both are bundles of named texts, found by a digest of all that they were made from, so a stale one is never used. The
+units of an app (in /run) serve the reload that changes nothing; its Quadlet text (kept with the accepted version)
+serves the boot. The generator only reads; `archy-prepare` writes. Fast path: no heavy imports, not even json.
+"""
+
+import hashlib
+import os
+
+from archy import __version__, paths
+from archy.apps.installed import Source
+from archy.host.read import read, user_line
+
+LINK = "-> "  # begins a text that stands for a link, to what follows
+_HEAD = "# archy bundle"
+_MARK = "\n--- "  # begins no line of a unit file
+
+
+def renderer(root: str) -> bytes:
+    """What turns manifests into Quadlet text on this node: archy, the service user, and what the operator grants."""
+    # A package that was built again under the same number has other times; each wing is a directory of its own.
+    package = os.path.dirname(os.path.dirname(__file__))
+    wings = sorted(entry.path for entry in os.scandir(package) if entry.is_dir() and entry.name != "__pycache__")
+    changed = [_changed(path) for path in (paths.under(root, paths.TEMPLATES), package, *wings)]
+    granted = read(paths.under(root, paths.GRANTS)) or b""
+    return f"{__version__} {changed}\0".encode() + user_line(root) + (b"\0" + granted if granted else b"")
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def toolchain(root: str) -> bytes:
+    """What turns manifests into units: the renderer, and Quadlet."""
+    try:
+        status = os.stat(paths.under(root, paths.QUADLET))
+        quadlet = f"{status.st_size}.{status.st_mtime_ns}"
+    except OSError:
+        quadlet = "none"
+    return renderer(root) + f"\0{quadlet}".encode()
+
+
+def text_key(tools: bytes, source: Source) -> str:
+    """The digest of everything that the Quadlet text of an app depends on; `tools` is the `renderer`."""
+    return _digest(tools, source.id.encode(), source.content)
+
+
+def units_key(tools: bytes, source: Source) -> str:
+    """The digest of everything that the units of an app depend on; `tools` is the `toolchain`."""
+    beside = "\0".join(sorted(source.beside)).encode("utf-8", "surrogateescape")
+    return _digest(tools, source.content, source.accepted, beside)
+
+
+def _digest(*parts: bytes | None) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(b"none\0" if part is None else b"%d\0" % len(part) + part)
+    return total.hexdigest()
+
+
+def pack(key: str, texts: dict[str, str]) -> bytes:
+    """The bytes of a bundle; texts end with a line end."""
+    body = "".join(f"{_MARK}{name}\n{text}" for name, text in texts.items()).encode("utf-8", "surrogateescape")
+    return f"{_HEAD} {key} {hashlib.sha256(body).hexdigest()}".encode() + body
+
+
+def unpack(root: str, path: str, key: str) -> dict[str, str] | None:
+    """The texts of the bundle at `path`; None if there is none, or it is damaged, or was made from something else."""
+    content = read(paths.under(root, path))
+    if content is None:
+        return None
+    head, mark, rest = content.partition(_MARK.encode())
+    body = mark + rest
+    if head != f"{_HEAD} {key} {hashlib.sha256(body).hexdigest()}".encode():
+        return None
+    parts = body.decode("utf-8", "surrogateescape").split(_MARK)[1:]
+    return {name: text for name, _, text in (part.partition("\n") for part in parts)}
