@@ -12,11 +12,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from archy.manifest.model import BITCOIN, RPC_SECRET
-
-HOST = BITCOIN  # the alias on its network of whichever implementation of Bitcoin is installed
 USER = "archipelago"
-SECRET = RPC_SECRET
 KIND = "hex32"
 
 

@@ -11,9 +11,10 @@ from urllib import error, request
 from archy.bitcoin import logins
 from archy.host import read
 from archy.host import secrets as host_secrets
+from archy.manifest.model import BITCOIN, RPC_SECRET
 from archy.paths import secret_path, under
 
-NAME = logins.HOST
+NAME = BITCOIN
 URL = "http://127.0.0.1:8332/"
 _TIMEOUT = 10.0  # seconds
 
@@ -23,9 +24,9 @@ OPENER = request.build_opener(request.ProxyHandler({}))
 
 def call(root: str, method: str, timeout: float = _TIMEOUT) -> Any:
     """The result of an RPC call without arguments, with the platform's own login; raises OSError with the reason."""
-    content = read.read(under(root, secret_path(logins.SECRET)))
+    content = read.read(under(root, secret_path(RPC_SECRET)))
     if not content:
-        raise OSError(f"{secret_path(logins.SECRET)} is not there")
+        raise OSError(f"{secret_path(RPC_SECRET)} is not there")
     question = asking(URL, logins.USER, host_secrets.value(content), method)
     try:
         with OPENER.open(question, timeout=timeout) as answer:

@@ -10,13 +10,12 @@ import tempfile
 from archy import errors, paths
 from archy.apps import admission, catalogue, facts
 from archy.apps.installed import Source
-from archy.bitcoin import logins
 from archy.cli import apps as cli_apps
 from archy.cli.output import emit
 from archy.errors import Problem, Refused
 from archy.host.idmap import Owner, owner_of
 from archy.manifest import settings
-from archy.manifest.model import App, GeneratedFile
+from archy.manifest.model import BITCOIN, App, GeneratedFile
 from archy.operations.progress import NO_SUCH_APP, OK, REFUSED, USAGE, CannotDo
 from archy.prepare import render as prepare_render
 from archy.prepare.render import Material
@@ -98,7 +97,7 @@ def _sample(app: App, folder: str, files: tuple[GeneratedFile, ...] | None = Non
     own = dict.fromkeys(prepare_render.own_names(app), "")
     host = {"HOST_IP": "192.0.2.1", "HOST_MDNS": "node.local", "DISK_GB": "1000"}
     other = facts.summary(app)
-    other["provides"] = logins.HOST
+    other["provides"] = BITCOIN
     apps = {app.id: facts.summary(app), "": other}
     known = prepare_render.Facts(_SAMPLE_OWNER, settings.parse(None), host, frozenset(), apps)
     return Material(app, beside, values, own, known)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from archy import paths
-from archy.apps import accepted
 from archy.host import read, systemd, user, write
 
 
@@ -54,18 +53,6 @@ class Ownership:
 
     def __str__(self) -> str:
         return f"set owner and mode of {self.path} to {self.uid}:{self.gid} {self.mode:04o}"
-
-
-@dataclass(frozen=True)
-class Accept:
-    """Keep the version of an app that was checked as its last good one."""
-
-    app_id: str
-    version: str
-    shown: str
-
-    def __str__(self) -> str:
-        return f"accept version {self.shown}"
 
 
 @dataclass(frozen=True)
@@ -185,7 +172,7 @@ class AsUser:
         return shlex.join(self.command)
 
 
-Changes = Directory | File | Ownership | Accept | Remove
+Changes = Directory | File | Ownership | Remove
 
 Step = Changes | Reload | Restart | Rebuild | ForgetFailures | Continue | Thaw | Recover | Hold | Start | AsUser
 
@@ -200,8 +187,6 @@ def execute(root: str, steps: Iterable[Step]) -> None:
                 write.replace_file(root, path, content, uid, gid, mode)
             case Ownership(path, uid, gid, mode):
                 write.set_ownership(root, path, uid, gid, mode)
-            case Accept(app_id, version, _):
-                accepted.store(root, app_id, version)
             case Remove(path, _):
                 write.remove(root, path)
             case Reload(_):

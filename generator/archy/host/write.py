@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The one module that writes to disk.
+"""The one module that writes what must survive a power cut.
 
-`write` and `link` are for generated, volatile output. `replace_file` and its kind are for what must survive a power
-cut: written beside the target, fsynced, renamed, and the directory fsynced, so that a reader finds the old content or
-the new, never a part. They reach the target through directories opened one by one and refuse links that others than
-root have made, because root writes here into directories of the service user.
+What it writes is written beside the target, fsynced, renamed, and the directory fsynced, so that a reader finds the old
+content or the new, never a part. It reaches the target through directories opened one by one, and refuses links that
+others than root have made, because root writes here into directories of the service user.
 """
 
 import errno

@@ -11,7 +11,7 @@ ALONE = ("pasta", "host")  # network modes in which a container has no name and 
 # Fixed, because bitcoin.conf's rpcallowip takes addresses only.
 SUBNETS = {SHARED_NETWORK: "10.89.0.0/24"}
 RPC_SECRET = "bitcoin-rpc-password"
-BITCOIN = "bitcoin"  # what an implementation of Bitcoin provides
+BITCOIN = "bitcoin"  # what an implementation of Bitcoin provides, and its name on its network
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from archy import paths
-from archy.bitcoin import logins
 from archy.manifest.document import Path
-from archy.manifest.model import ALONE, SHARED_NETWORK, App
+from archy.manifest.model import ALONE, BITCOIN, SHARED_NETWORK, App
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def claims(app: App) -> list[Claim]:
 def foreign(app: App, known: Set[str]) -> list[tuple[Claim, str]]:
     """Those claims that are another app's, each with whose. `known` are the apps among the `parts` of its claims."""
     mine, needed = own(app), {need.app_id for need in app.needs}
-    names = {*known, *mine, logins.HOST}
+    names = {*known, *mine, BITCOIN}
     found = []
     for claim in claims(app):
         owner = next((part for part in parts(claim) if part in names), "")

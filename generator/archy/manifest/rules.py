@@ -13,11 +13,10 @@ import re
 from typing import Any
 
 from archy import paths
-from archy.bitcoin import logins
 from archy.errors import shown
 from archy.manifest import parse, provisions
 from archy.manifest.document import Path
-from archy.manifest.model import ALONE, SHARED_NETWORK, SUBNETS, Port
+from archy.manifest.model import ALONE, BITCOIN, SHARED_NETWORK, SUBNETS, Port
 from archy.manifest.parse import health_check, pairs, port, span
 from archy.manifest.provisions import Found, container_of, is_normal, items, twice
 
@@ -57,7 +56,7 @@ def _identity(app: dict[str, Any], app_id: str) -> Found:
         for index, entry in items(app, "dependencies", ("app_id",))
     ]
     for at, name in named:
-        if paths.is_reserved(name) and name != logins.HOST:
+        if paths.is_reserved(name) and name != BITCOIN:
             yield at, "is reserved for units of archy's own"
         if name == own:
             yield at, "must be another app" if at[-1] != "provides" else "must be another name than the app's"

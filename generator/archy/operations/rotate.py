@@ -19,6 +19,7 @@ from archy.health import current
 from archy.host import read, systemd, write
 from archy.host import secrets as host_secrets
 from archy.manifest import model
+from archy.manifest.model import BITCOIN, RPC_SECRET
 from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
 from archy.paths import PREVIOUS, secret_path
 from archy.prepare.prepare import locked
@@ -43,7 +44,7 @@ def rotate(name: str) -> None:
         say(f"{name}: has a new value; the apps that use it get it now")
     before = _value(name + PREVIOUS)
     _finish(what, name)
-    if name == logins.SECRET and before:
+    if name == RPC_SECRET and before:
         _prove(what, before, _value(name))
 
 
@@ -96,7 +97,7 @@ def _prove(what: str, before: str, now: str) -> None:
     progress = Progress()
     while True:
         state = current.node("/", {})
-        provider = next((app for app in state.apps if app.summary and app.summary["provides"] == logins.HOST), None)
+        provider = next((app for app in state.apps if app.summary and app.summary["provides"] == BITCOIN), None)
         if provider is None or not plan.runs(provider):
             say("bitcoind does not run: not proven by calls; it starts with the new value only")
             return

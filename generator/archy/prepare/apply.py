@@ -23,7 +23,7 @@ from archy.errors import CannotDerive, Refused
 from archy.host import write
 from archy.host.idmap import owner_of
 from archy.host.stat import Found
-from archy.host.steps import Accept, Directory, File, Ownership, Remove, Step, execute
+from archy.host.steps import Directory, File, Ownership, Remove, Step, execute
 from archy.manifest.model import App
 from archy.prepare import app as prepare_app
 from archy.prepare import node, stamps
@@ -51,6 +51,7 @@ class Plan:
     said: list[str]
     before: dict[str, str]
     started: dict[str, dict[str, str]]
+    version: str = ""  # to be kept as the last good one; empty if it is
 
 
 @dataclass
@@ -156,8 +157,8 @@ class Pass:
         if plan.said:
             self._say(f"{source.id}: the last good version stays in force")
         self.started[source.id] = plan.started
-        self._accept(source, built, [step for step in plan.steps if isinstance(step, Accept)])
-        self._execute(source.id, [step for step in plan.steps if not isinstance(step, Accept)])
+        self._accept(source, built, plan.version)
+        self._execute(source.id, plan.steps)
         kept = prepare_app.stamp_of(self.root, plan.app, plan.steps, plan.before, plan.started, plan.said)
         self._remember(source.id, kept)
 
@@ -174,9 +175,8 @@ class Pass:
                 steps, started = prepare_app.steps(
                     self.root, app, installed.folder(self.root, source.id), known, self.made
                 )
-                if not accepted.is_kept(self.root, source.id, version):
-                    steps = [Accept(source.id, version, app.version), *steps]
-                return Plan(source, built, app, steps, [], before, started)
+                new = "" if accepted.is_kept(self.root, source.id, version) else version
+                return Plan(source, built, app, steps, [], before, started, new)
             except CannotDerive as error:
                 # The units are made from the manifest alone: only with the same one can the last good files serve.
                 if source.content != source.accepted:
@@ -196,13 +196,14 @@ class Pass:
         elif steps:
             execute(self.root, [Directory(paths.SECRETS, 0, 0, 0o700), *steps])
 
-    def _accept(self, source: Source, built: Built, steps: list[Step]) -> None:
-        """Keep the version as the last good one, and then the units: the key of these holds what is accepted."""
-        for step in steps:
-            self._say(f"{source.id}: {step}")
+    def _accept(self, source: Source, built: Built, version: str) -> None:
+        """Keep a new version as the last good one, and then the units: the key of these holds what is accepted."""
+        if version and built.app:
+            self._say(f"{source.id}: accept version {built.app.version}")
         if not self.dry:
             with self._harmless(source.id, "not kept as the last good version"):
-                execute(self.root, steps)
+                if version:
+                    accepted.store(self.root, source.id, version)
             with self._harmless(source.id, "units not kept for the next reload"):
                 build.keep(self.root, source, built)
 

@@ -18,7 +18,7 @@ from archy.errors import CannotDerive
 from archy.host import secrets as host_secrets
 from archy.host.idmap import Owner
 from archy.manifest import placeholders
-from archy.manifest.model import SUBNETS, App, GeneratedFile
+from archy.manifest.model import BITCOIN, RPC_SECRET, SUBNETS, App, GeneratedFile
 from archy.prepare import sandbox
 
 TYPE_CHECKING = False
@@ -82,9 +82,9 @@ def substitute(material: Material, where: str, text: str) -> str:
 def bitcoin_host(where: str, facts: Facts) -> str:
     """The container in which Bitcoin runs, whichever implementation is installed; raises CannotDerive."""
     for summary in facts.apps.values():
-        if summary["provides"] == logins.HOST:
+        if summary["provides"] == BITCOIN:
             return summary["container"]
-    raise CannotDerive(f"{where}: BITCOIN_HOST: no app that provides {logins.HOST} is installed")
+    raise CannotDerive(f"{where}: BITCOIN_HOST: no app that provides {BITCOIN} is installed")
 
 
 def network(name: str) -> dict[str, str]:
@@ -98,12 +98,12 @@ def login(material: Material) -> dict[str, str]:
     """The app's own user and password for bitcoind's RPC; empty if it makes no calls."""
     if material.app.rpcwhitelist is None:
         return {}
-    return {"user": material.app.id, "password": logins.password(material.values[logins.SECRET], material.app.id)}
+    return {"user": material.app.id, "password": logins.password(material.values[RPC_SECRET], material.app.id)}
 
 
 def _logins(material: Material) -> list[logins.Login]:
     """The users that bitcoind must know."""
-    values = (material.values.get(logins.SECRET), material.values.get(logins.SECRET + paths.PREVIOUS))
+    values = (material.values.get(RPC_SECRET), material.values.get(RPC_SECRET + paths.PREVIOUS))
     calls = {name: app["rpcwhitelist"] for name, app in material.facts.apps.items()}
     return logins.logins(
         [v for v in values if v], {name: listed for name, listed in calls.items() if listed is not None}
@@ -129,7 +129,7 @@ def render(material: Material, name: str, text: str) -> str:
         return material.own[wanted]
 
     def rpc_logins() -> list[logins.Login]:
-        value(logins.SECRET)
+        value(RPC_SECRET)
         return _logins(material)
 
     environment = ImmutableSandboxedEnvironment(
@@ -137,7 +137,7 @@ def render(material: Material, name: str, text: str) -> str:
     )
     gateway = network(app.network)
     hosts = dict(facts.host)
-    if any(summary["provides"] == logins.HOST for summary in facts.apps.values()):
+    if any(summary["provides"] == BITCOIN for summary in facts.apps.values()):
         hosts["BITCOIN_HOST"] = bitcoin_host(name, facts)
     environment.globals = {
         "secret": value,

@@ -13,14 +13,14 @@ from archy.errors import CannotDerive
 from archy.host import secrets as host_secrets
 from archy.host.stat import Found
 from archy.host.steps import Directory, File, Ownership, Step
-from archy.manifest.model import App, Secret
+from archy.manifest.model import RPC_SECRET, App, Secret
 from archy.paths import secret_path
 
 
 def made_secrets(app: App) -> tuple[Secret, ...]:
     """The secrets that are made for the app when they are missing."""
-    if app.rpcwhitelist is not None and all(declared.name != logins.SECRET for declared in app.secrets):
-        return (*app.secrets, Secret(logins.SECRET, logins.KIND))
+    if app.rpcwhitelist is not None and all(declared.name != RPC_SECRET for declared in app.secrets):
+        return (*app.secrets, Secret(RPC_SECRET, logins.KIND))
     return app.secrets
 
 
