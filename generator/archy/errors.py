@@ -35,7 +35,7 @@ class Refused(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A value as a message quotes it: short, on one line."""
     if value is None:
         return "empty"

@@ -10,32 +10,32 @@ from typing import Any
 from support import UP
 
 from archy.probe.checks import REFUSED
-from archy.probe.report import Answer, Listed, Probe, Probed
+from archy.probe.report import CheckResult, ContainerReport, PodmanContainer, Report
 
 ID, OTHER = "a" * 64, "b" * 64
 ASKED = UP - 20  # when the last probe was made
 HEALTH = {"kind": "tcp", "port": 80, "path": "/", "command": [], "timeout": 5, "interval": 30, "retries": 3}
-YES = Answer(True, "", "", ASKED - 1)
+YES = CheckResult(True, "", "", ASKED - 1)
 
 
-def no(kind: str = REFUSED, said: str = "port 80: refused", at: float = ASKED - 1) -> Answer:
+def no(kind: str = REFUSED, said: str = "port 80: refused", at: float = ASKED - 1) -> CheckResult:
     """The answer of an app that does not serve."""
-    return Answer(False, kind, said, at)
+    return CheckResult(False, kind, said, at)
 
 
-def container(check: Answer | None = YES, **fields: Any) -> Probed:
+def container(check: CheckResult | None = YES, **fields: Any) -> ContainerReport:
     """A container of an app that serves, if nothing else is said."""
-    return Probed(**{"id": ID, "cpu": 1.0, "check": check, **fields})
+    return ContainerReport(**{"id": ID, "cpu": 1.0, "check": check, **fields})
 
 
-def listed(identity: str = ID, state: str = "running", app: str = "web") -> Listed:
+def listed(identity: str = ID, state: str = "running", app: str = "web") -> PodmanContainer:
     """What Podman says of the container of an app."""
-    return Listed(identity, state, app, f"archy-{app}.service")
+    return PodmanContainer(identity, state, app, f"archy-{app}.service")
 
 
-def probe(*known: Listed, at: float = ASKED, podman_at: float | None = None, **fields: Any) -> Probe:
+def probe(*known: PodmanContainer, at: float = ASKED, podman_at: float | None = None, **fields: Any) -> Report:
     """What a probe found: containers that Podman knows, and in `apps` what runs."""
-    return Probe(at=at, containers=known, podman_at=at if podman_at is None else podman_at, **fields)
+    return Report(at=at, containers=known, podman_at=at if podman_at is None else podman_at, **fields)
 
 
 def file(containers: tuple[str, ...] = (), **fields: Any) -> dict[str, Any]:

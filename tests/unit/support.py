@@ -19,7 +19,7 @@ from archy.manifest import load as manifest_load
 from archy.manifest import model, settings
 from archy.prepare import prepare as prepare_prepare
 from archy.prepare import render, stamps
-from archy.probe.report import Probe
+from archy.probe.report import Report
 from archy.units import generator
 
 REPO = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ SUBUID = "somebody:100000:65536\narchipelago:231072:65536\n"
 SUBGID = "somebody:100000:65536\narchipelago:331072:65536\n"
 OWNER = Owner(990, 989, (range(231072, 296608),), (range(331072, 396608),))
 
-FACTS = render.Facts(OWNER, settings.parse(None), {}, frozenset({"web", "bitcoin-knots"}), {})
+FACTS = render.Context(OWNER, settings.parse(None), {}, frozenset({"web", "bitcoin-knots"}), {})
 
 GOOD = """\
 app:
@@ -56,37 +56,34 @@ def app_of(container: str = "", app: str = "", beside: frozenset[str] = frozense
     return manifest_load.check(app_text("web", container, app).encode(), "manifest.yml", "web", beside)
 
 
-def material(app: model.App, facts: render.Facts = FACTS, **fields: dict[str, str]) -> render.Material:
-    """What the texts of an app are made of: `beside`, `values` and `own`, each empty if not given."""
-    return render.Material(app, **{"beside": {}, "values": {}, "own": {}, **fields}, facts=facts)
+def material(app: model.App, facts: render.Context = FACTS, **fields: dict[str, str]) -> render.Inputs:
+    """What the texts of an app are made of: `templates`, `values` and `own`, each empty if not given."""
+    return render.Inputs(app, **{"templates": {}, "values": {}, "own": {}, **fields}, facts=facts)
 
 
 NOW, UP = 1_800_000_000.0, 100_000.0  # the clock, and seconds since the boot
 
 
 def running(app_id: str = "web", /, **fields: Any) -> AppState:
-    """An app that has run for an hour, on what it should have. Fields are of its state, its unit or its summary.
-
-    `stale` are the files that are others now than when it was started: `changed` is a time, of its unit.
-    """
+    """An app that has run for an hour, on what it should have. Fields are of its state, its unit or its summary."""
     app = app_of()
     about = apps_facts.summary(app) | {key: fields.pop(key) for key in [*fields] if key in apps_facts.summary(app)}
     unit: dict[str, Any] = {"loaded": True, "generated": True, "active": "active", "sub": "running", "invocation": "1"}
     unit |= {"changed": UP - 3600, "began": UP - 3660}
     unit |= {key: fields.pop(key) for key in [*fields] if key in systemd.Unit.__dataclass_fields__}
-    state = {"known": True, "summary": about, "changed": fields.pop("stale", ()), **fields}
+    state = {"comparable": True, "summary": about, **fields}
     return AppState(app_id, systemd.Unit(f"archy-{app_id}.service", **unit), **state)
 
 
 def down(app_id: str = "web", /, **fields: Any) -> AppState:
     """An app that does not run."""
-    off = {"active": "inactive", "sub": "dead", "invocation": "", "known": False, "began": 0.0}
+    off = {"active": "inactive", "sub": "dead", "invocation": "", "comparable": False, "began": 0.0}
     return running(app_id, **{**off, **fields})
 
 
 def state(*apps: AppState, **fields: Any) -> NodeState:
     """A node with these apps, on which all else is well."""
-    probe = Probe(at=UP - 20, containers=(), podman_at=UP - 20)
+    probe = Report(at=UP - 20, containers=(), podman_at=UP - 20)
     well = {"wall": NOW, "monotonic": UP, "probe": probe, "size": 1000, "free": 500}
     return NodeState(apps, **{**well, **fields})
 
@@ -151,9 +148,9 @@ class Node:
         warnings = generator.generate(self.name, str(out))
         return tree(out), sorted(warnings)
 
-    def failures(self, *app_ids: str, insist: bool = False) -> dict[str, str]:
+    def failures(self, *app_ids: str, retry_failed: bool = False) -> dict[str, str]:
         """Make a pass over the given or over all apps, and over the node itself: why some cannot be prepared."""
-        return prepare_prepare.prepare(self.name, list(app_ids) or installed.ids(self.name)[0], insist)
+        return prepare_prepare.prepare(self.name, list(app_ids) or installed.ids(self.name)[0], retry_failed)
 
     def prepare(self, *app_ids: str) -> int:
         """Run archy-prepare for the given or for all apps: its exit code, as `prepare.main` finds it."""

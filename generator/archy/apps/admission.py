@@ -88,13 +88,13 @@ def model(root: str, source: Source) -> tuple[App | None, tuple[Problem, ...]]:
     """The app as its manifest has it now, or what is wrong with that. What was accepted before is not checked again."""
     if source.content is None:
         return None, (Problem(source.path, 0, 0, "", "cannot be read, or is not there"),)
-    if paths.MANIFEST not in source.beside:  # it could not be kept as the last good version
+    if paths.MANIFEST not in source.files:  # it could not be kept as the last good version
         return None, (Problem(source.path, 0, 0, "", "must be a file, not a link"),)
     try:
         if installed.is_accepted(root, source):
             app, found = load.trusted(source.content, source.path), []
         else:
-            app = load.check(source.content, source.path, source.id, source.beside)
+            app = load.check(source.content, source.path, source.id, source.files)
             found = _other_data(source, app)
         found = [*_lacking(root, app), *found]
         return (None, load.placed(source.content, source.path, found)) if found else (app, ())
@@ -106,12 +106,12 @@ def model(root: str, source: Source) -> tuple[App | None, tuple[Problem, ...]]:
 
 def _lacking(root: str, app: App) -> list[tuple[Path, str]]:
     known = named(root, app)
-    return grants.lacking(app, granted(root), known) if grants.wishes(app, known) else []
+    return grants.missing(app, granted(root), known) if grants.required(app, known) else []
 
 
 def named(root: str, app: App) -> frozenset[str]:
     """The apps that the node knows whose things, by their names, the app uses."""
-    parts = {part for claim in ownership.claims(app) for part in ownership.parts(claim)}
+    parts = {part for claim in ownership.named_resources(app) for part in ownership.parts(claim)}
     return frozenset(part for part in parts if installed.is_known(root, part))
 
 

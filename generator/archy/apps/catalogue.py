@@ -35,7 +35,7 @@ class Entry:
         return (self.id, self.provides) if self.provides else (self.id,)
 
     @property
-    def whole(self) -> str:
+    def parent(self) -> str:
         """The app that this one belongs to, by its ID or by what it provides; empty for one of its own."""
         return self.companion_of or self.part_of
 
@@ -71,23 +71,23 @@ def source_at(folder: str, name: str) -> Source:
 
 def entries(root: str) -> list[Entry]:
     """All apps, installed or not, sorted by ID."""
-    names = sorted({*apps_installed.shelf(root), *apps_installed.ids(root)[0]})
+    names = sorted({*apps_installed.catalogue_ids(root), *apps_installed.ids(root)[0]})
     return [found for name in names if (found := entry(root, name)) is not None]
 
 
-def belonging(all_entries: list[Entry], app_id: str) -> list[str]:
+def members(all_entries: list[Entry], app_id: str) -> list[str]:
     """The parts and the companions of `app_id`: installed with it, removed before it."""
     names = next((entry.names for entry in all_entries if entry.id == app_id), (app_id,))
-    return [entry.id for entry in all_entries if entry.whole in names]
+    return [entry.id for entry in all_entries if entry.parent in names]
 
 
 def stopped_in_order(all_entries: list[Entry], app_id: str) -> list[str]:
     """An app and all that belongs to it, in the order in which they stop: what asks before what is asked."""
     companions = {entry.id for entry in all_entries if entry.companion_of}
-    mine = belonging(all_entries, app_id)
+    mine = members(all_entries, app_id)
     return [*(name for name in mine if name in companions), app_id, *(name for name in mine if name not in companions)]
 
 
-def called(all_entries: list[Entry], name: str) -> list[Entry]:
+def providers(all_entries: list[Entry], name: str) -> list[Entry]:
     """The apps that a need for `name` may mean: the one of that ID, or all that provide it."""
     return [entry for entry in all_entries if name in entry.names]

@@ -14,19 +14,19 @@ from archy.host import read
 class Source:
     """An installed app as it lies on the disk.
 
-    `path` is its manifest as the node names it, `content` the manifest's bytes or None when there is none, `beside`
+    `path` is its manifest as the node names it, `content` the manifest's bytes or None when there is none, `files`
     the relative paths of all files in its folder, `accepted` the bytes of the last good manifest or None.
     """
 
-    __slots__ = ("accepted", "beside", "content", "id", "path")
+    __slots__ = ("accepted", "content", "files", "id", "path")
 
     def __init__(
-        self, app_id: str, path: str, content: bytes | None, beside: frozenset[str], accepted: bytes | None
+        self, app_id: str, path: str, content: bytes | None, files: frozenset[str], accepted: bytes | None
     ) -> None:
         self.id = app_id
         self.path = path
         self.content = content
-        self.beside = beside
+        self.files = files
         self.accepted = accepted
 
 
@@ -40,7 +40,7 @@ def ids(root: str) -> tuple[list[str], list[str]]:
     return good, sorted(set(names).difference(good))
 
 
-def shelf(root: str) -> list[str]:
+def catalogue_ids(root: str) -> list[str]:
     """The IDs of all apps of the catalogue."""
     try:
         return sorted(filter(paths.is_label, os.listdir(paths.under(root, paths.CATALOGUE))))
@@ -113,7 +113,7 @@ def is_accepted(root: str, source: Source) -> bool:
         by_us = os.readlink(folder).startswith(version_prefix(source.id))
     except OSError:
         return False
-    return by_us and source.beside.issuperset(read.tree(folder))
+    return by_us and source.files.issuperset(read.tree(folder))
 
 
 def running(root: str) -> set[str]:

@@ -17,7 +17,7 @@ _LOCK = "/run/archy/install.lock"
 
 
 @contextmanager
-def during(root: str, app_ids: list[str], waiting: Callable[[], None]) -> Iterator[None]:
+def installing(root: str, app_ids: list[str], waiting: Callable[[], None]) -> Iterator[None]:
     """Apps are to be started in this block; however it ends, but by a kill, that is no longer pending."""
     with locks.hold(root, _LOCK, waiting):
         os.makedirs(paths.under(root, _NAMES), exist_ok=True)
@@ -29,7 +29,7 @@ def during(root: str, app_ids: list[str], waiting: Callable[[], None]) -> Iterat
             forget(root, app_ids)
 
 
-def left(root: str) -> list[str]:
+def interrupted(root: str) -> list[str]:
     """The apps that somebody has begun to install who is no more."""
     try:
         names = os.listdir(paths.under(root, _NAMES))

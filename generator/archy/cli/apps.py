@@ -11,12 +11,12 @@ from typing import Any
 from archy import paths
 from archy.apps import admission, catalogue
 from archy.apps.catalogue import Entry
-from archy.cli.output import emit, table
+from archy.cli.output import print_json, table
 from archy.errors import Problem, Refused
 from archy.host import systemd
 from archy.manifest import grants, load
 from archy.manifest.model import App, Port
-from archy.operations.progress import NO_SUCH_APP, OK, CannotDo, say
+from archy.operations.progress import NO_SUCH_APP, OK, CannotDo, progress
 
 
 def list_(options: argparse.Namespace) -> int:
@@ -42,7 +42,7 @@ def list_(options: argparse.Namespace) -> int:
             }
         )
     if options.json:
-        emit({"apps": rows})
+        print_json({"apps": rows})
         return OK
     colours = {"active": "green", "failed": "red", "activating": "yellow", "not installed": "dim"}
     shown = [[row["id"], row["state"], row["version"], row["name"] or row["problems"][0]["text"]] for row in rows]
@@ -70,23 +70,23 @@ def show(options: argparse.Namespace) -> int:
         raise Refused(entry.problems)
     granted = admission.granted("/")
     known = admission.named("/", app)
-    lacking = grants.lacking(app, granted, known)
+    lacking = grants.missing(app, granted, known)
     missing = {at for at, _ in lacking}
     found = _facts(entry, app, data)
     found["grants"] = [
         {"grant": str(wish), "risk": wish.risk, "granted": wish.at not in missing, "write": f"{app.id}: {wish.grant}"}
-        for wish in grants.wishes(app, known)
+        for wish in grants.required(app, known)
     ]
-    found["belonging"] = catalogue.belonging(catalogue.entries("/"), app.id)
+    found["belonging"] = catalogue.members(catalogue.entries("/"), app.id)
     reasons = {reason for _, reason in lacking}
     found["problems"] = [str(problem) for problem in entry.problems if problem.reason not in reasons]
     if options.json:
-        emit(found)
+        print_json(found)
     else:
         for line in _lines(found):
             print("".join(filter(str.isprintable, line)))  # a manifest's words are not a terminal's orders
         for problem in found["problems"]:
-            say(problem)
+            progress(problem)
     return OK
 
 
@@ -96,7 +96,7 @@ def _read(entry: Entry) -> tuple[App | None, dict[str, Any]]:
     if source.content is None:
         return None, {}
     try:
-        app = load.check(source.content, source.path, entry.id, source.beside)
+        app = load.check(source.content, source.path, entry.id, source.files)
     except Refused:
         return entry.app, {}
     data: dict[str, Any] = load.data(source.content, source.path)["app"]

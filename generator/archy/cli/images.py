@@ -15,11 +15,11 @@ from typing import IO, Any
 
 from archy import paths
 from archy.apps import facts
-from archy.cli.output import emit, table
+from archy.cli.output import print_json, table
 from archy.host import steps, systemd
 from archy.images import references
 from archy.images.pull import error_of
-from archy.operations.progress import FAILED, OK, CannotDo, say
+from archy.operations.progress import FAILED, OK, CannotDo, progress
 
 _LISTING = 60.0  # seconds
 _LOADED = re.compile("^Loaded image: (.+)$", re.M)
@@ -41,7 +41,7 @@ def list_(options: argparse.Namespace) -> int:
     apps = facts.load("/")["apps"]
     found = wanted(apps, _sizes(options.what), systemd.units([paths.image_unit(name) for name in apps]))
     if options.json:
-        emit({"images": [asdict(image) for image in found]})
+        print_json({"images": [asdict(image) for image in found]})
         return OK
     rows = []
     for image in found:
@@ -59,7 +59,7 @@ def wanted(apps: Mapping[str, Any], sizes: Mapping[str, int], units: Mapping[str
     result = []
     for image, names in sorted(users.items()):
         size = sizes.get(references.full(image))
-        said = [unit.says for name in names if (unit := units.get(paths.image_unit(name))) and _is_wanted(unit)]
+        said = [unit.status_text for name in names if (unit := units.get(paths.image_unit(name))) and _is_wanted(unit)]
         result.append(Image(image, tuple(names), size is not None, size or 0, next(filter(None, said), "")))
     return result
 
@@ -99,8 +99,8 @@ def load(options: argparse.Namespace) -> int:
         print(f"{name}: loaded" + (f", for {', '.join(users)}" if users else ", which no installed app uses"))
     waiting = _waiting(apps, names)
     if waiting:
-        systemd.ctl("restart", "--no-block", "--", *map(paths.image_unit, waiting))
-        say(f"{', '.join(waiting)}: starts now, if that is its image")
+        systemd.systemctl("restart", "--no-block", "--", *map(paths.image_unit, waiting))
+        progress(f"{', '.join(waiting)}: starts now, if that is its image")
     return OK
 
 

@@ -15,11 +15,11 @@ from archy.cli import images as cli_images
 from archy.cli import manifests
 from archy.cli import secrets as cli_secrets
 from archy.cli import status as cli_status
-from archy.cli.output import complain
+from archy.cli.output import print_error
 from archy.errors import Refused
 from archy.host import systemd
 from archy.operations import install, remove, start, switch
-from archy.operations.progress import FAILED, NOT_PERMITTED, OK, REFUSED, CannotDo, say
+from archy.operations.progress import FAILED, NOT_PERMITTED, OK, REFUSED, CannotDo, progress
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -43,26 +43,26 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
         return result
     except CannotDo as error:
-        complain(error)
+        print_error(error)
         return error.code
     except Refused as refused:
         for problem in refused.problems:
-            say(str(problem))
+            progress(str(problem))
         where = refused.problems[0].file
-        complain(CannotDo(options.what, where, "is refused, see above", "archy-manifest(5) has every key"))
+        print_error(CannotDo(options.what, where, "is refused, see above", "archy-manifest(5) has every key"))
         return REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
-        say("\ninterrupted; what was begun goes on, and the same command takes it up again")
+        progress("\ninterrupted; what was begun goes on, and the same command takes it up again")
         return 130
     except Exception as error:
         if options.debug:
             raise
         where = getattr(error, "filename", None) or "archy"
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        complain(CannotDo(options.what, str(where), why, "run again with --debug for the whole story"))
+        print_error(CannotDo(options.what, str(where), why, "run again with --debug for the whole story"))
         return FAILED
 
 

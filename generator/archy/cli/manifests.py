@@ -11,14 +11,14 @@ from archy import errors, paths
 from archy.apps import admission, catalogue, facts
 from archy.apps.installed import Source
 from archy.cli import apps as cli_apps
-from archy.cli.output import emit
+from archy.cli.output import print_json
 from archy.errors import Problem, Refused
 from archy.host.idmap import Owner, owner_of
 from archy.manifest import settings
 from archy.manifest.model import BITCOIN, App, GeneratedFile
 from archy.operations.progress import NO_SUCH_APP, OK, REFUSED, USAGE, CannotDo
 from archy.prepare import render as prepare_render
-from archy.prepare.render import Material
+from archy.prepare.render import Inputs
 from archy.units import build, quadlet
 
 # For a look at an app on a machine that is no node.
@@ -32,7 +32,7 @@ def validate(options: argparse.Namespace) -> int:
     problems, notes = _problems(source)
     if options.json:
         found = [cli_apps._as_data(problem) for problem in problems]
-        emit({"path": options.path, "ok": not problems, "problems": found, "notes": notes})
+        print_json({"path": options.path, "ok": not problems, "problems": found, "notes": notes})
     else:
         for line in (*problems, *(f"note: {note}" for note in notes)):
             print(line)
@@ -87,20 +87,20 @@ def _problems(source: Source) -> tuple[list[Problem], list[str]]:
     return list(problems), notes
 
 
-def _sample(app: App, folder: str, files: tuple[GeneratedFile, ...] | None = None) -> Material:
+def _sample(app: App, folder: str, files: tuple[GeneratedFile, ...] | None = None) -> Inputs:
     """What an app's texts could be made of on some node: one on which what it needs is installed."""
-    beside = {}
+    templates = {}
     for name in {file.template for file in (app.files if files is None else files) if file.template}:
         with open(os.path.join(folder, name), encoding="utf-8") as template:
-            beside[name] = template.read()
+            templates[name] = template.read()
     values = dict.fromkeys(app.secret_names, "0" * 64)
     own = dict.fromkeys(prepare_render.own_names(app), "")
     host = {"HOST_IP": "192.0.2.1", "HOST_MDNS": "node.local", "DISK_GB": "1000"}
     other = facts.summary(app)
     other["provides"] = BITCOIN
     apps = {app.id: facts.summary(app), "": other}
-    known = prepare_render.Facts(_SAMPLE_OWNER, settings.parse(None), host, frozenset(), apps)
-    return Material(app, beside, values, own, known)
+    known = prepare_render.Context(_SAMPLE_OWNER, settings.parse(None), host, frozenset(), apps)
+    return Inputs(app, templates, values, own, known)
 
 
 def render(options: argparse.Namespace) -> int:
@@ -116,7 +116,7 @@ def render(options: argparse.Namespace) -> int:
     built = _built(source)
     if options.json:
         found = [cli_apps._as_data(problem) for problem in built.problems]
-        emit({"app": source.id, "quadlet": built.quadlet, "units": built.units, "problems": found})
+        print_json({"app": source.id, "quadlet": built.quadlet, "units": built.units, "problems": found})
         return REFUSED if found else OK
     if built.app is None:
         raise Refused(built.problems)

@@ -23,14 +23,14 @@ def colour(text: str, name: str, stream: TextIO) -> str:
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
 
 
-def complain(error: CannotDo) -> None:
+def print_error(error: CannotDo) -> None:
     """An error and its hint."""
-    progress.say(f"{colour('archy:', 'red', sys.stderr)} {error}")
+    progress.progress(f"{colour('archy:', 'red', sys.stderr)} {error}")
     if error.hint:
-        progress.say(f"{colour('hint:', 'dim', sys.stderr)} {error.hint}")
+        progress.progress(f"{colour('hint:', 'dim', sys.stderr)} {error.hint}")
 
 
-def emit(data: Any) -> None:
+def print_json(data: Any) -> None:
     """A result for a program."""
     print(json.dumps(data, indent=2, ensure_ascii=False))
 

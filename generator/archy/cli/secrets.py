@@ -9,12 +9,12 @@ from typing import Any
 
 from archy import paths
 from archy.apps import catalogue, facts
-from archy.cli.output import emit, table
+from archy.cli.output import print_json, table
 from archy.host import read
 from archy.host import secrets as host_secrets
 from archy.manifest.model import App, Credential
 from archy.operations import rotate as operations_rotate
-from archy.operations.progress import NO_SUCH_APP, OK, CannotDo, say
+from archy.operations.progress import NO_SUCH_APP, OK, CannotDo, progress
 from archy.paths import secret_path
 
 
@@ -33,11 +33,11 @@ def credentials(options: argparse.Namespace) -> int:
             raise CannotDo(what, paths.secret_path(login.secret), why, f"systemctl start {paths.unit(entry.id)}")
         found.append({"name": login.name, "user": login.user, "password": host_secrets.value(content)})
     if options.json:
-        emit({"app": entry.id, "credentials": found})
+        print_json({"app": entry.id, "credentials": found})
     elif found:
         table(["FOR", "USER", "PASSWORD"], [[row["name"], row["user"] or "-", row["password"]] for row in found])
     else:
-        say(f"{entry.id}: a person needs none")
+        progress(f"{entry.id}: a person needs none")
     return OK
 
 
@@ -70,7 +70,7 @@ def list_secrets(options: argparse.Namespace) -> int:
             }
         )
     if options.json:
-        emit({"secrets": rows})
+        print_json({"secrets": rows})
         return OK
     notes = {True: "the value before, while a rotation lasts"}
     shown = []

@@ -13,14 +13,13 @@ from datetime import datetime
 from typing import Any
 
 from archy.apps import installed
-from archy.cli.output import BROKEN, DEGRADED, colour, emit, table
+from archy.cli.output import BROKEN, DEGRADED, colour, print_json, table
 from archy.health import current
 from archy.host import systemd
-from archy.operations.progress import FAILED, OK, say
+from archy.operations.progress import FAILED, OK, progress
 from archy.prepare import stamps
-from archy.reconcile import reconcile
+from archy.reconcile import plan, reconcile
 from archy.reconcile import status as reconcile_status
-from archy.reconcile.plan import survey
 from archy.reconcile.status import Status
 from archy.recover import incidents
 
@@ -46,12 +45,14 @@ def show(options: argparse.Namespace) -> int:
     last = current.previous("/")
     found = _now(last) if os.geteuid() == 0 and systemd.booted() else last
     if not found:
-        say("no pass was made yet: systemctl start archy-reconcile.service")
+        progress("no pass was made yet: systemctl start archy-reconcile.service")
         return BROKEN
     found = with_errors(found)
     age = time.monotonic() - last["monotonic"] if last else None
     if options.json:
-        emit({**found, "last_pass": last.get("time"), "last_pass_age": round(age, 1) if age is not None else None})
+        print_json(
+            {**found, "last_pass": last.get("time"), "last_pass_age": round(age, 1) if age is not None else None}
+        )
         return _EXITS[found["level"]]
     rows = []
     for app_id, app in found["apps"].items():
@@ -107,11 +108,11 @@ def _now(last: reconcile_status.Status) -> reconcile_status.Status:
     for name, part in (("@secrets", "secrets"), ("@node", "files")):
         if last and (said := last["node"][part]["problems"]):
             failures[name] = said[0]
-    node = current.node("/", failures)
-    judged = reconcile_status.assess(survey(node, incidents.load("/")))
+    node = current.observe("/", failures)
+    judged = reconcile_status.assess(plan.make(node, incidents.load("/")))
     for app in node.apps:  # something was changed a moment ago: what the last pass saw is still true
         before = last["apps"].get(app.id) if last else None
-        if before and not app.known and before["invocation"] == app.unit.invocation:
+        if before and not app.comparable and before["invocation"] == app.unit.invocation:
             judged["apps"][app.id]["stale"] = before["stale"]
     if last and time.monotonic() - last["monotonic"] > _OLD and judged["node"]["ticks"]["timer"] == "active":
         judged["node"]["ticks"]["problems"].append("no pass was made for a long time: journalctl -u archy-reconcile")

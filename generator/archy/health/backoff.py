@@ -11,6 +11,6 @@ from __future__ import annotations
 import math
 
 
-def doubled(first: float, count: float, longest: float) -> float:
+def backoff(first: float, count: float, longest: float) -> float:
     """A pause, in seconds, that doubles with each attempt."""
     return min(longest, math.ldexp(first, min(int(count) - 1, 20)))

@@ -17,7 +17,7 @@ from archy.images import pull
 from archy.manifest.model import BITCOIN
 from archy.prepare import stamps, starts
 from archy.probe import report
-from archy.probe.report import Probe
+from archy.probe.report import Report
 from archy.units import drift
 
 TYPE_CHECKING = False
@@ -32,27 +32,27 @@ PROBE_UNIT, RECOVER_UNIT, TIMER = "archy-probe.service", "archy-recover.service"
 
 @dataclass(frozen=True)
 class AppState:
-    """One installed app. `known`: it runs, and what it was started with can be compared with what it should be;
-    `unrecorded`: it runs, and nobody knows what it was started with.
+    """One installed app. `comparable`: it runs, and what it was started with can be compared with what it should be;
+    `start_unknown`: it runs, and nobody knows what it was started with.
 
-    `changed` are files made for it, and `own` those of its operator, that are others now than when it was started;
-    `unit_changed`: so is its unit. `said` is what is wrong with it, though it can run; `failure` why it
-    cannot be started. `summary` is None for an app of which no version was ever good. `fetching` is what is said of
-    its image, while it waits for that, and `held` of what else holds its start."""
+    `stale` are files made for it, and `stale_own` those of its operator, that are others now than when it was started;
+    `unit_changed`: so is its unit. `warnings` is what is wrong with it, though it can run; `failure` why it
+    cannot be started. `summary` is None for an app of which no version was ever good. `image_status` is what is said of
+    its image, while it waits for that, and `wait_status` of what else holds its start."""
 
     id: str
     unit: systemd.Unit
     stopped: bool = False
-    known: bool = False
-    unrecorded: bool = False
-    changed: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
+    comparable: bool = False
+    start_unknown: bool = False
+    stale: tuple[str, ...] = ()
+    stale_own: tuple[str, ...] = ()
     unit_changed: bool = False
-    said: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     failure: str = ""
     summary: Summary | None = None
-    fetching: str = ""
-    held: str = ""
+    image_status: str = ""
+    wait_status: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class NodeState:
     apps: tuple[AppState, ...]
     wall: float
     monotonic: float
-    probe: Probe = field(default_factory=Probe)
+    probe: Report = field(default_factory=Report)
     recovering: bool = False
     timer: str = "active"
     user_manager: str = "active"
@@ -82,7 +82,7 @@ class NodeState:
 Starts = Mapping[str, dict[str, Any]]  # what apps would be started with, by app (see derive.started)
 
 
-def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeState:  # noqa: B006
+def observe(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeState:  # noqa: B006
     """Look at the node. `failures` are of the pass just made: why apps cannot be started, what is wrong with it.
 
     `planned` are starts as they would be if what is planned were done.
@@ -108,7 +108,8 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
     )
     queues = _queues(apps)
     apps = tuple(
-        replace(app, fetching=queue[0], held=queue[1]) if (queue := queues.get(app.id)) else app for app in apps
+        replace(app, image_status=queue[0], wait_status=queue[1]) if (queue := queues.get(app.id)) else app
+        for app in apps
     )
     size, free = _disk(root)
     before = previous(root)
@@ -125,7 +126,7 @@ def node(root: str, failures: Mapping[str, str], planned: Starts = {}) -> NodeSt
         {name: said for name, said in failures.items() if name.startswith("@")},
         tuple((stamps.fresh(root, "@node") or {}).get("said", ())),
         frozenset(n.removesuffix(paths.PREVIOUS) for n in read.secret_names(root) if n.endswith(paths.PREVIOUS)),
-        drift.tried(root),
+        drift.unmended(root),
         before,
         _bitcoin(root, apps, before),
     )
@@ -169,22 +170,22 @@ def _queues(apps: Iterable[AppState]) -> dict[str, tuple[str, str]]:
 
     Systemd is asked only where an app is in its queue, or runs while its image is made anew.
     """
-    queued = [app.id for app in apps if _is_queued(app.unit) or starts.CONTEXT in app.changed]
+    queued = [app.id for app in apps if _is_queued(app.unit) or starts.CONTEXT in app.stale]
     asked = [unit(name) for name in queued for unit in (paths.image_unit, paths.build_unit, paths.wait_unit)]
     found = {name: unit for name, unit in systemd.units(asked).items() if unit.active == "activating"} if asked else {}
     result = {}
     for name in queued:
         image, made, held = (found.get(unit(name)) for unit in (paths.image_unit, paths.build_unit, paths.wait_unit))
-        text = image.says if image else ""
+        text = image.status_text if image else ""
         if made:
             see = f"journalctl -u {made.name}"
             text = f"{pull.CANNOT}: {made.restarts} builds failed, see {see}" if made.restarts else "it is being made"
-        result[name] = (text, held.says if held else "")
+        result[name] = (text, held.status_text if held else "")
     return result
 
 
 def _is_queued(unit: systemd.Unit) -> bool:
-    return unit.busy and (unit.sub in ("dead", "failed") or unit.sub.startswith("auto-restart"))
+    return unit.has_job and (unit.sub in ("dead", "failed") or unit.sub.startswith("auto-restart"))
 
 
 def _active(units: Mapping[str, systemd.Unit], name: str) -> str:
@@ -208,7 +209,9 @@ def _app(
     # What has run to its end is started with what there is then.
     unrecorded = unit.runs and (record is None or record.get("invocation") != unit.invocation)
     if not unit.runs or unrecorded or record is None or now is None:
-        return AppState(app_id, unit, stopped, unrecorded=unrecorded, said=said, failure=failure, summary=summary)
+        return AppState(
+            app_id, unit, stopped, start_unknown=unrecorded, warnings=said, failure=failure, summary=summary
+        )
     return AppState(
         app_id,
         unit,
@@ -233,16 +236,16 @@ def _disk(root: str) -> tuple[int, int]:
     return found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail
 
 
-def _probe(root: str, unit: systemd.Unit | None) -> Probe:
+def _probe(root: str, unit: systemd.Unit | None) -> Report:
     """What the last probe found; nothing, if there was none yet. Its unit may know of none: systemd forgets what it
     has no need of, as where somebody has masked the timer."""
     if unit is None or not (unit.began or os.path.exists(paths.under(root, paths.PROBE))):
-        return Probe()
+        return Report()
     if unit.active == "activating":  # what it keeps for itself is what it said last
         before = report.load(root, paths.PROBE_CACHE)
-        return Probe() if before.error else before
+        return Report() if before.error else before
     found = report.load(root)
     if unit.result != "success":
-        return Probe(error=report.error(root))
+        return Report(error=report.error(root))
     old = time.monotonic() - found.at
-    return Probe(error=f"nobody was asked for {old / 60:.0f} min") if old > _OLD and not found.error else found
+    return Report(error=f"nobody was asked for {old / 60:.0f} min") if old > _OLD and not found.error else found

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from archy import paths
 from archy.health.current import NodeState
 from archy.host.systemd import Unit
-from archy.probe.checks import SILENT
-from archy.probe.report import LOADED, Answer, Listed
+from archy.probe.checks import TIMEOUT
+from archy.probe.report import LOADED, CheckResult, PodmanContainer
 
 PODMAN, NETWORK, STORAGE, LEFTOVERS = "podman", "network", "storage", "leftovers"
 _SETTLE = 5.0  # seconds after its start in which an app's name may not be known yet
@@ -89,9 +89,9 @@ def _network(node: NodeState) -> list[Fault]:
     return [Fault(NETWORK, whole + "; ".join(said[:4]), tuple(found), containers)]
 
 
-def _is_slow(answer: Answer, node: NodeState) -> bool:
+def _is_slow(answer: CheckResult, node: NodeState) -> bool:
     """Whether silence may come of a busy machine."""
-    return not answer.ok and answer.kind == SILENT and node.probe.load > LOADED
+    return not answer.ok and answer.kind == TIMEOUT and node.probe.load > LOADED
 
 
 def _storage(node: NodeState) -> list[Fault]:
@@ -99,7 +99,7 @@ def _storage(node: NodeState) -> list[Fault]:
     found = [
         app.id
         for app in node.apps
-        if app.unit.status in FAILED and app.unit.restarts >= _OFTEN and app.unit.active == "activating"
+        if app.unit.exit_status in FAILED and app.unit.restarts >= _OFTEN and app.unit.active == "activating"
     ]
     return [Fault(STORAGE, f"Podman fails to start {', '.join(found)}", tuple(found))] if found else []
 
@@ -126,7 +126,7 @@ def _leftovers(node: NodeState, before: Sequence[Fault] | None) -> list[Fault]:
     return [Fault(LEFTOVERS, "; ".join(said), (), tuple(entry.id for entry in containers), tuple(timers))]
 
 
-def _is_left(entry: Listed, unit: Unit, node: NodeState) -> bool:
+def _is_left(entry: PodmanContainer, unit: Unit, node: NodeState) -> bool:
     """Whether nobody is about to make, or to remove, the unit's container; one that runs may be a unit's elsewhere."""
     settled = unit.sub in ("dead", "failed", "running", "exited") and node.probe.podman_at > unit.changed + _SETTLE
     return settled and unit.generated and (entry.state != "running" or unit.sub != "running")

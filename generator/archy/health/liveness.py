@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from archy.health.current import AppState, NodeState
 from archy.probe import report
-from archy.probe.checks import SILENT
-from archy.probe.report import Answer, Probed
+from archy.probe.checks import TIMEOUT
+from archy.probe.report import CheckResult, ContainerReport
 
 HEALTHY, UNHEALTHY, STARTING, NONE = "healthy", "unhealthy", "starting", "none"
 _RETRIES = 3  # of an app that has no health check of its own
@@ -23,34 +23,38 @@ _BUSY = 0.1  # of a CPU, used by the app itself
 _SETTLE = 5.0  # seconds after a start during which Podman's answer may be older than it
 _BEGIN = 60.0  # seconds after which a container has left its first state, and systemd was told that it is ready
 _SURE = 2  # answers of Podman in a row; one may have come in a bad moment
-_UNTOLD = 3  # answers of an app of which systemd does not know that it is ready
+_NOT_NOTIFIED = 3  # answers of an app of which systemd does not know that it is ready
 
 Entry = dict[str, str | float]
 
 
 @dataclass(frozen=True)
 class Health:
-    """How an app is. `said` is what is wrong, `fault` why it must be restarted for that.
+    """How an app is. `message` is what is wrong, `restart_reason` why it must be restarted for that.
 
-    `stopped` and `frozen`: it would go on if it were let. `entry` is what the next pass must know.
+    `stopped` and `frozen`: it would go on if it were let. `counters` is what the next pass must know.
     """
 
     state: str = NONE
-    said: str = ""
-    fault: str = ""
+    message: str = ""
+    restart_reason: str = ""
     stopped: bool = False
     frozen: bool = False
-    entry: Entry = field(default_factory=dict)
+    counters: Entry = field(default_factory=dict)
 
     @property
     def is_pending(self) -> bool:
         """Whether the next passes have to look again."""
-        return any(self.entry.get(key) for key in ("failed", "odd", "untold")) or self.stopped or self.frozen
+        return (
+            any(self.counters.get(key) for key in ("failed", "podman_mismatch", "not_notified"))
+            or self.stopped
+            or self.frozen
+        )
 
     @property
-    def is_doubtful(self) -> bool:
+    def needs_second_look(self) -> bool:
         """Whether Podman has said something odd of it for the first time."""
-        return self.entry.get("odd") == 1
+        return self.counters.get("podman_mismatch") == 1
 
 
 def judge(node: NodeState) -> dict[str, Health]:
@@ -65,10 +69,10 @@ def judge(node: NodeState) -> dict[str, Health]:
 
 def _has_process(app: AppState) -> bool:
     """Whether it runs, or starts, and no job is about to change that; a start is a job itself."""
-    return app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.busy)
+    return app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.has_job)
 
 
-def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], node: NodeState) -> Health:
+def _health(app: AppState, probed: ContainerReport, before: Mapping[str, str | float], node: NodeState) -> Health:
     last: dict[str, float] = {}
     if before.get("id") == probed.id:
         last = {key: value for key, value in before.items() if not isinstance(value, str)}
@@ -76,20 +80,20 @@ def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], no
     entry: Entry = {
         "id": probed.id,
         **_failed(app, probed, check, last, node),
-        **_odd(app, probed, last, node),
+        **_podman_mismatch(app, probed, last, node),
     }
-    entry |= _untold(app, check, last, node)
+    entry |= _not_notified(app, check, last, node)
     retries = app.summary["health"]["retries"] if app.summary and app.summary["health"] else _RETRIES
     if node.recovering:  # it may fail for a reason of the node: the answer after that decides
         entry["failed"] = min(float(entry["failed"]), retries - 0.5)
-    failed, odd, untold = (float(entry[key]) for key in ("failed", "odd", "untold"))
+    failed, mismatch, not_notified = (float(entry[key]) for key in ("failed", "podman_mismatch", "not_notified"))
     said = _held(probed) or (check.said if check and not check.ok else "")
     fault = ""
     if failed >= retries and app.unit.sub == "running":
         fault = f"does not answer, {retries} times in a row: {said}"
-    elif odd >= _SURE and node.probe.containers is not None:
-        fault = _oddity(app, probed, node)
-    elif untold >= _UNTOLD:
+    elif mismatch >= _SURE and node.probe.containers is not None:
+        fault = _mismatch(app, probed, node)
+    elif not_notified >= _NOT_NOTIFIED:
         fault = "answers, and systemd was never told that it is ready"
     state = HEALTHY if app.unit.sub == "running" and check else NONE
     if app.unit.sub == "start":
@@ -101,13 +105,15 @@ def _health(app: AppState, probed: Probed, before: Mapping[str, str | float], no
     return Health(state, said if state == UNHEALTHY else "", fault, stopped, probed.frozen, entry)
 
 
-def _held(probed: Probed) -> str:
+def _held(probed: ContainerReport) -> str:
     if probed.frozen:
         return "its unit is frozen"
     return "its main process is stopped (SIGSTOP)" if probed.main_stopped else ""
 
 
-def _failed(app: AppState, probed: Probed, check: Answer | None, last: Mapping[str, float], node: NodeState) -> Entry:
+def _failed(
+    app: AppState, probed: ContainerReport, check: CheckResult | None, last: Mapping[str, float], node: NodeState
+) -> Entry:
     """How often in a row it did not answer, each time counted once."""
     failed, at, cpu = last.get("failed", 0.0), last.get("at", 0.0), last.get("cpu", probed.cpu)
     if app.unit.sub != "running":  # it has as much time as its unit gives it
@@ -119,23 +125,23 @@ def _failed(app: AppState, probed: Probed, check: Answer | None, last: Mapping[s
         failed = 0.0
     else:
         busy = probed.cpu - cpu > _BUSY * (asked - at)
-        slow = not _held(probed) and check and check.kind == SILENT and (busy or node.probe.load > report.LOADED)
+        slow = not _held(probed) and check and check.kind == TIMEOUT and (busy or node.probe.load > report.LOADED)
         failed = round(failed + (_SLOW if slow else 1), 3)
     return {"failed": failed, "at": asked, "cpu": probed.cpu}
 
 
-def _odd(app: AppState, probed: Probed, last: Mapping[str, float], node: NodeState) -> Entry:
+def _podman_mismatch(app: AppState, probed: ContainerReport, last: Mapping[str, float], node: NodeState) -> Entry:
     """How often in a row Podman did not know its container, or it lacked what belongs to it."""
-    odd, at = last.get("odd", 0.0), last.get("odd_at", 0.0)
+    count, at = last.get("podman_mismatch", 0.0), last.get("podman_mismatch_at", 0.0)
     began = app.unit.changed if app.unit.sub == "running" else app.unit.began + _BEGIN - _SETTLE
     if app.summary and app.summary["one_shot"]:  # what is to end may do so
-        return {"odd": 0.0, "odd_at": at}
+        return {"podman_mismatch": 0.0, "podman_mismatch_at": at}
     if node.probe.containers is None or node.probe.at <= at or node.probe.podman_at <= began + _SETTLE:
-        return {"odd": odd, "odd_at": at}
-    return {"odd": odd + 1 if _oddity(app, probed, node) else 0, "odd_at": node.probe.at}
+        return {"podman_mismatch": count, "podman_mismatch_at": at}
+    return {"podman_mismatch": count + 1 if _mismatch(app, probed, node) else 0, "podman_mismatch_at": node.probe.at}
 
 
-def _oddity(app: AppState, probed: Probed, node: NodeState) -> str:
+def _mismatch(app: AppState, probed: ContainerReport, node: NodeState) -> str:
     listed = {entry.id: entry.state for entry in node.probe.containers or ()}
     if probed.id not in listed:
         return "Podman does not know its container"
@@ -145,9 +151,13 @@ def _oddity(app: AppState, probed: Probed, node: NodeState) -> str:
     return "nobody passes on what comes to its ports" if needs and not probed.forwarded else ""
 
 
-def _untold(app: AppState, check: Answer | None, last: Mapping[str, float], node: NodeState) -> Entry:
+def _not_notified(app: AppState, check: CheckResult | None, last: Mapping[str, float], node: NodeState) -> Entry:
     """How often in a row it answered though its unit waits for that."""
-    untold, at, busy = last.get("untold", 0.0), last.get("untold_at", 0.0), node.probe.load > report.LOADED
+    count, at, busy = last.get("not_notified", 0.0), last.get("not_notified_at", 0.0), node.probe.load > report.LOADED
     if app.unit.sub != "start" or check is None or not check.ok or node.monotonic - app.unit.began < _BEGIN or busy:
-        return {"untold": 0.0, "untold_at": at}
-    return {"untold": untold + 1, "untold_at": check.at} if check.at > at else {"untold": untold, "untold_at": at}
+        return {"not_notified": 0.0, "not_notified_at": at}
+    return (
+        {"not_notified": count + 1, "not_notified_at": check.at}
+        if check.at > at
+        else {"not_notified": count, "not_notified_at": at}
+    )

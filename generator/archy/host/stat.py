@@ -13,7 +13,7 @@ from archy.host import write
 MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
 
 
-def files(root: str, wanted: Iterable[str]) -> dict[str, Found]:
+def files(root: str, wanted: Iterable[str]) -> dict[str, FileState]:
     """The files that are there, each as it is now; missing ones are left out."""
     found = {}
     for path in wanted:
@@ -26,14 +26,14 @@ def files(root: str, wanted: Iterable[str]) -> dict[str, Found]:
     return found
 
 
-def _found(parent: int, name: str) -> Found:
+def _found(parent: int, name: str) -> FileState:
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     content = None
     if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
         with open(descriptor, "rb") as file:
             content = file.read(MAX_FILE)
-    return Found(content, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+    return FileState(content, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
 def is_directory(root: str, path: str) -> bool:
@@ -46,7 +46,7 @@ def is_directory(root: str, path: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Found:
+class FileState:
     """A file as it is now. `content` is None for what is there but is not a regular file."""
 
     content: bytes | None

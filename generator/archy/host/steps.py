@@ -99,7 +99,7 @@ class Rebuild:
 
 
 @dataclass(frozen=True)
-class ForgetFailures:
+class ResetFailed:
     """Forget how often an app's unit was restarted: it has run well since, so the next pause is a short one again."""
 
     app_id: str
@@ -109,7 +109,7 @@ class ForgetFailures:
 
 
 @dataclass(frozen=True)
-class Continue:
+class Resume:
     """Let an app's processes go on that a signal has stopped."""
 
     app_id: str
@@ -174,10 +174,10 @@ class AsUser:
 
 Changes = Directory | File | Ownership | Remove
 
-Step = Changes | Reload | Restart | Rebuild | ForgetFailures | Continue | Thaw | Recover | Hold | Start | AsUser
+Step = Changes | Reload | Restart | Rebuild | ResetFailed | Resume | Thaw | Recover | Hold | Start | AsUser
 
 
-def execute(root: str, steps: Iterable[Step]) -> None:
+def apply(root: str, steps: Iterable[Step]) -> None:
     """Carry out a plan on the node at `root`, in order; raises OSError at the first step that cannot be done."""
     for step in steps:
         match step:
@@ -190,25 +190,25 @@ def execute(root: str, steps: Iterable[Step]) -> None:
             case Remove(path, _):
                 write.remove(root, path)
             case Reload(_):
-                systemd.ctl("daemon-reload")
+                systemd.systemctl("daemon-reload")
             case Restart(app_ids, _):
                 # Fails where it would cancel a stop that somebody has asked for.
-                systemd.ctl("try-restart", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
+                systemd.systemctl("try-restart", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
             case Rebuild(app_ids, _):
-                systemd.ctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.rebuild_unit, app_ids))
-            case ForgetFailures(app_id):
-                systemd.ctl("reset-failed", "--", paths.unit(app_id))
-            case Continue(app_id):
-                systemd.ctl("kill", "--kill-whom=all", "--signal=SIGCONT", "--", paths.unit(app_id))
+                systemd.systemctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.rebuild_unit, app_ids))
+            case ResetFailed(app_id):
+                systemd.systemctl("reset-failed", "--", paths.unit(app_id))
+            case Resume(app_id):
+                systemd.systemctl("kill", "--kill-whom=all", "--signal=SIGCONT", "--", paths.unit(app_id))
             case Thaw(app_id):
                 # What is frozen may be all that it is in.
-                systemd.ctl("thaw", "--", "archipelago.slice", "archipelago-apps.slice", paths.unit(app_id))
+                systemd.systemctl("thaw", "--", "archipelago.slice", "archipelago-apps.slice", paths.unit(app_id))
             case Recover(_):
-                systemd.ctl("start", "--no-block", "archy-recover.service")
+                systemd.systemctl("start", "--no-block", "archy-recover.service")
             case Hold(app_ids):
                 systemd.hold([paths.unit(app_id) for app_id in app_ids])
             case Start(app_ids):
-                systemd.ctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
+                systemd.systemctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
             case AsUser(command, timeout):
                 run_as_user(root, command, timeout)
 

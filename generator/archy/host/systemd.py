@@ -37,9 +37,9 @@ class Unit:
     """A unit as systemd sees it.
 
     `active` is `active`, `activating`, `inactive`, `failed`, ..., and `sub` more exactly so. `restarts` counts;
-    `status` is the main process's exit status. `changed` and `began` are times, in seconds of the monotonic clock, of
-    the last change of state, and of the moment when it was last not inactive any more; 0 for never. `says` is what it
-    tells of itself (STATUS= of sd_notify(3)).
+    `exit_status` is that of the main process. `changed` and `began` are times, in seconds of the monotonic clock: the
+    last change of state, and the end of its last time of being inactive; 0 for never. `status_text` is what the unit
+    says of itself (STATUS= of sd_notify(3)).
     """
 
     name: str
@@ -49,13 +49,13 @@ class Unit:
     active: str = "inactive"
     sub: str = "dead"
     restarts: int = 0
-    busy: bool = False
+    has_job: bool = False
     invocation: str = ""
     result: str = "success"
-    status: int = 0
+    exit_status: int = 0
     changed: float = 0
     began: float = 0
-    says: str = ""
+    status_text: str = ""
 
     @property
     def runs(self) -> bool:
@@ -102,7 +102,7 @@ def unit(app_id: str) -> Unit | None:
     return units([paths.unit(app_id)]).get(paths.unit(app_id))
 
 
-def ctl(*arguments: str) -> None:
+def systemctl(*arguments: str) -> None:
     """Run systemctl; raises subprocess.CalledProcessError with what it says."""
     subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
 
@@ -113,7 +113,7 @@ def hold(names: Sequence[str]) -> None:
     One that is being stopped stays stopped: the restart of that one is refused.
     """
     before = {unit.name: unit.invocation for unit in units(names).values()}
-    ctl("start", "--no-block", HOLD)
+    systemctl("start", "--no-block", HOLD)
     for name in names:
         command = ["systemctl", "try-restart", "--no-block", "--job-mode=fail", "--", name]
         subprocess.run(command, capture_output=True, check=False)
@@ -123,7 +123,7 @@ def hold(names: Sequence[str]) -> None:
 
 def _goes_down(unit: Unit) -> bool:
     """Whether it has processes, and will not have them for long; between two attempts to start it has none."""
-    ends = unit.busy or unit.active == "deactivating"
+    ends = unit.has_job or unit.active == "deactivating"
     return ends and unit.active not in ("inactive", "failed") and not unit.sub.startswith("auto-restart")
 
 

@@ -28,7 +28,7 @@ _SOCKETS = ("podman.sock", "docker.sock")
 
 
 @dataclass(frozen=True)
-class Wish:
+class Permission:
     """One thing that needs a grant: where the manifest asks for it, the key and the value of the grant, and a risk."""
 
     at: Path
@@ -46,30 +46,34 @@ class Wish:
         return f"{{{self.key}: {f'[{value}]' if self.key in _LISTS else value}}}"
 
 
-def wishes(app: App, known: Set[str] = frozenset()) -> list[Wish]:
+def required(app: App, known: Set[str] = frozenset()) -> list[Permission]:
     """Everything that the app needs a grant for. `known` are the node's apps whose names its things bear."""
     found = []
     if app.privileged:
-        found.append(Wish(("app", "security", "privileged"), "privileged", "true", "all that the service user may do"))
+        found.append(
+            Permission(("app", "security", "privileged"), "privileged", "true", "all that the service user may do")
+        )
     if app.network == "host":
         at: Path = ("app", "container", "network")
-        found.append(Wish(at, "network", "host", "all services of the node, also those that only it should reach"))
+        found.append(
+            Permission(at, "network", "host", "all services of the node, also those that only it should reach")
+        )
     for index, device in enumerate(app.runtime.devices):
         path = device.partition(":")[0]
-        found.append(Wish(("app", "container", "devices", index), "devices", path, "the device"))
+        found.append(Permission(("app", "container", "devices", index), "devices", path, "the device"))
     for one in app.runtime.unconfined:
         at = ("app", "container", "security_opt")
-        found.append(Wish(at, "security_opt", one, "more of the kernel than a container has"))
+        found.append(Permission(at, "security_opt", one, "more of the kernel than a container has"))
     for index, volume in enumerate(app.volumes):
         at = ("app", "volumes", index, "source")
         if volume.kind == "bind" and not _is_own(app, volume.source, "ro" in volume.options):
             socket = os.path.basename(volume.source) in _SOCKETS
             risk = "all containers of the node, by the socket" if socket else "data that is not the app's own"
-            found.append(Wish(at, "paths", volume.source, risk))
+            found.append(Permission(at, "paths", volume.source, risk))
     asked = {wish.at for wish in found}
     found += [
-        Wish(claim.at, claim.key, claim.value, claim.risk.format(f"{owner}, another app"))
-        for claim, owner in ownership.foreign(app, known)
+        Permission(claim.at, claim.key, claim.value, claim.risk.format(f"{owner}, another app"))
+        for claim, owner in ownership.of_others(app, known)
         if claim.at not in asked
     ]
     return found
@@ -80,18 +84,18 @@ def _is_own(app: App, path: str, read_only: bool) -> bool:
     return ownership.is_own(ownership.own(app) | others, path)
 
 
-def lacking(app: App, granted: Grants, known: Set[str] = frozenset()) -> list[tuple[Path, str]]:
+def missing(app: App, granted: Grants, known: Set[str] = frozenset()) -> list[tuple[Path, str]]:
     """What the app asks for and was not granted: places in its manifest, and what to do."""
     mine = granted.get(app.id, {})
     found = []
-    for wish in wishes(app, known):
+    for wish in required(app, known):
         if not _has(mine, wish):
             hint = f"to allow that, write into {paths.GRANTS}: {app.id}: {wish.grant}"
             found.append((wish.at, f"needs a grant of the node's operator ({wish.value}: {wish.risk}); {hint}"))
     return found
 
 
-def _has(mine: Mapping[str, Any], wish: Wish) -> bool:
+def _has(mine: Mapping[str, Any], wish: Permission) -> bool:
     given = mine.get(wish.key)
     if isinstance(given, list):
         return any(wish.value == one or wish.value.startswith(one.rstrip("/") + "/") for one in given)

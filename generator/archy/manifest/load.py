@@ -26,10 +26,10 @@ def trusted(content: bytes, file: str) -> App:
     return app_of(typed(load(content, file).data, schema()))
 
 
-def check(content: bytes, file: str, app_id: str, beside: frozenset[str]) -> App:
+def check(content: bytes, file: str, app_id: str, files: frozenset[str]) -> App:
     """The app of a manifest; raises `Refused` with every problem in it.
 
-    `app_id` is the name of the folder, `beside` the relative paths of the files in it.
+    `app_id` is the name of the folder, `files` the relative paths of the files in it.
     """
     from archy.manifest import rules, validation
 
@@ -38,7 +38,7 @@ def check(content: bytes, file: str, app_id: str, beside: frozenset[str]) -> App
     refused = {path for path, _ in problems}
     sound = _without(document.data, refused)
     if isinstance(sound, dict) and isinstance(sound.get("app"), dict):
-        found = rules.broken(sound["app"], app_id, beside)
+        found = rules.broken(sound["app"], app_id, files)
         # What is refused already is not missing, too.
         problems += [(at, why) for at, why in found if not any(path[: len(at)] == at for path in refused)]
     if problems or document.problems:

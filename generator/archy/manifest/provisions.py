@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from archy import paths
-from archy.errors import shown
+from archy.errors import quoted
 from archy.manifest import ownership, placeholders
 from archy.manifest.document import Path
 from archy.manifest.model import Secret
@@ -25,8 +25,8 @@ _NEVER = ("/proc", "/sys", "/dev", "/etc/archy", "/run/archy", "/run/systemd", p
 _CONTAINER: Path = ("app", "container")
 
 
-def broken(app: dict[str, Any], beside: frozenset[str]) -> Found:
-    """Every place that breaks a rule, and why. `beside` are the files beside the manifest."""
+def broken(app: dict[str, Any], files: frozenset[str]) -> Found:
+    """Every place that breaks a rule, and why. `files` are the files beside the manifest."""
     named = list(items(container_of(app), "generated_secrets", ("name",)))
     yield from twice((*_CONTAINER, "generated_secrets"), [(index, entry["name"]) for index, entry in named], "name")
     for index, entry in named:
@@ -36,11 +36,11 @@ def broken(app: dict[str, Any], beside: frozenset[str]) -> Found:
     own = {app.get(key) or "" for key in ("id", "provides", "companion_of", "part_of")}
     yield from _variables(app, own)
     yield from _certificates(app, own)
-    yield from _files(app, own, beside, secrets)
-    yield from _hooks(app, beside)
+    yield from _files(app, own, files, secrets)
+    yield from _hooks(app, files)
     for index, entry in items(app, "credentials", ("secret_file",)):
         if entry["secret_file"] not in secrets:
-            said = f"names a secret that generated_secrets does not declare: {shown(entry['secret_file'])}"
+            said = f"names a secret that generated_secrets does not declare: {quoted(entry['secret_file'])}"
             yield ("app", "credentials", index, "secret_file"), said
 
 
@@ -106,23 +106,23 @@ def _certificates(app: dict[str, Any], own: set[str]) -> Found:
             yield from _placeholders(place, name, placeholders.FACTS)
 
 
-def _files(app: dict[str, Any], own: set[str], beside: frozenset[str], secrets: set[str]) -> Found:
+def _files(app: dict[str, Any], own: set[str], files: frozenset[str], secrets: set[str]) -> Found:
     container = container_of(app)
     at: Path = (*_CONTAINER, "generated_files")
-    files = list(items(container, "generated_files", ("path",)))
-    yield from twice(at, [(index, entry["path"]) for index, entry in files], "path")
-    for index, entry in files:
+    declared = list(items(container, "generated_files", ("path",)))
+    yield from twice(at, [(index, entry["path"]) for index, entry in declared], "path")
+    for index, entry in declared:
         if reason := data_path_problem(entry["path"], own):
             yield (*at, index, "path"), reason
         if ("content" in entry) == ("template" in entry):
             yield (*at, index), "needs either content or template"
-        if entry.get("template") and entry["template"] not in beside:
-            yield (*at, index, "template"), f"is not a file beside the manifest: {shown(entry['template'])}"
+        if entry.get("template") and entry["template"] not in files:
+            yield (*at, index, "template"), f"is not a file beside the manifest: {quoted(entry['template'])}"
         known = {*placeholders.FACTS, placeholders.GATEWAY, *(placeholders.SECRET + name for name in secrets)}
         yield from _placeholders((*at, index, "content"), entry.get("content") or "", known, in_file=True)
 
 
-def _hooks(app: dict[str, Any], beside: frozenset[str]) -> Found:
+def _hooks(app: dict[str, Any], files: frozenset[str]) -> Found:
     taken = {volume["target"]: f"volumes[{index}]" for index, volume in items(app, "volumes", ("target",))}
     for kind, steps in (app.get("hooks") or {}).items():
         for index, step in items({"steps": steps}, "steps"):
@@ -142,19 +142,19 @@ def _hooks(app: dict[str, Any], beside: frozenset[str]) -> Found:
             elif dest in taken:
                 yield (*at, "copy_from_host", "dest"), f"is the same as {taken[dest]}"
             taken.setdefault(dest, f"hooks.{kind}[{index}]")
-            if src and (reason := _source_problem(src, beside)):
+            if src and (reason := _source_problem(src, files)):
                 yield (*at, "copy_from_host", "src"), reason
 
 
-def _source_problem(src: str, beside: frozenset[str]) -> str:
+def _source_problem(src: str, files: frozenset[str]) -> str:
     """Why something cannot be copied from there, or nothing."""
     if os.path.isabs(src):
         return "" if is_normal(src) and src.startswith(paths.FILES + "/") else f"must be below {paths.FILES}"
     if os.path.normpath(src) != src or src.split("/")[0] == "..":
         return "must be a plain path below the folder of the manifest, without . or .."
     # Links are not among them, so nothing leads out of the folder.
-    there = any(name == src or name.startswith(src + "/") for name in beside)
-    return "" if there else f"is not a file or folder beside the manifest: {shown(src)}"
+    there = any(name == src or name.startswith(src + "/") for name in files)
+    return "" if there else f"is not a file or folder beside the manifest: {quoted(src)}"
 
 
 def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str], in_file: bool = False) -> Found:
@@ -166,9 +166,9 @@ def _placeholders(at: Path, text: str, known: tuple[str, ...] | set[str], in_fil
     for name in names:
         if in_file and name.startswith(placeholders.SECRET) and name not in known:
             name = name.removeprefix(placeholders.SECRET)
-            yield at, f"names a secret that generated_secrets does not declare: {shown(name)}"
+            yield at, f"names a secret that generated_secrets does not declare: {quoted(name)}"
         elif name not in known:
-            yield at, f"holds an unknown placeholder: {shown(name)}; known here: {', '.join(sorted(known))}"
+            yield at, f"holds an unknown placeholder: {quoted(name)}; known here: {', '.join(sorted(known))}"
 
 
 def is_normal(path: str) -> bool:

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from archy import paths
-from archy.errors import shown
+from archy.errors import quoted
 from archy.manifest import parse, provisions
 from archy.manifest.document import Path
 from archy.manifest.model import ALONE, BITCOIN, SHARED_NETWORK, SUBNETS, Port
@@ -31,7 +31,7 @@ _UNITS = (".container", ".network", ".volume", ".image", ".build", ".pod", ".kub
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
-def broken(app: dict[str, Any], app_id: str, beside: frozenset[str]) -> Found:
+def broken(app: dict[str, Any], app_id: str, files: frozenset[str]) -> Found:
     """Every place of a manifest that breaks a rule, and why."""
     yield from _identity(app, app_id)
     for rule in (_dependencies, _network, _addresses, _own_address, _words, _environment, _ports, _volumes):
@@ -39,7 +39,7 @@ def broken(app: dict[str, Any], app_id: str, beside: frozenset[str]) -> Found:
     yield from _one_shot(app)
     yield from _confinement(app)
     yield from _health(app)
-    yield from provisions.broken(app, beside)
+    yield from provisions.broken(app, files)
 
 
 def _identity(app: dict[str, Any], app_id: str) -> Found:
@@ -126,7 +126,7 @@ def _addresses(app: dict[str, Any]) -> Found:
             if address != "host-gateway" and "%" in str(ipaddress.ip_address(address)):
                 raise ValueError
         except ValueError:
-            yield place, f"must be an IP address, is {shown(address)}"
+            yield place, f"must be an IP address, is {quoted(address)}"
 
 
 def _own_address(app: dict[str, Any]) -> Found:
@@ -200,7 +200,7 @@ def _ports(app: dict[str, Any]) -> Found:
         try:
             address = ipaddress.ip_address("" if "%" in wanted.bind else wanted.bind)
         except ValueError:
-            yield (*at, "bind"), f"must be an IP address, is {shown(wanted.bind)}"
+            yield (*at, "bind"), f"must be an IP address, is {quoted(wanted.bind)}"
             continue
         if entry.get("auth") == "local" and not address.is_loopback:
             yield (*at, "bind"), "must be a loopback address where auth is local"

@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from archy.errors import shown
+from archy.errors import quoted
 from archy.manifest.document import Document, Path
 
 Found = list[tuple[Path, str]]
@@ -53,11 +53,11 @@ def _reason(error: Any) -> str:
     value, instance = error.validator_value, error.instance
     match error.validator:
         case "type":
-            return f"must be {_names(value)}, is {shown(instance)}"
+            return f"must be {_names(value)}, is {quoted(instance)}"
         case "enum":
-            return f"must be one of {', '.join(map(str, value))}; is {shown(instance)}"
+            return f"must be one of {', '.join(map(str, value))}; is {quoted(instance)}"
         case "pattern":
-            return f"{error.schema.get('reason', f'must match {value}')}; is {shown(instance)}"
+            return f"{error.schema.get('reason', f'must match {value}')}; is {quoted(instance)}"
         case "minimum":
             return f"must be at least {value}, is {instance}"
         case "maximum":

@@ -13,7 +13,7 @@ from archy import paths
 from archy.apps import catalogue, pending
 from archy.host import write
 from archy.operations import jobs, preflight, remove
-from archy.operations.progress import say
+from archy.operations.progress import progress
 from archy.prepare.prepare import locked
 
 
@@ -22,7 +22,7 @@ def install(app_id: str, wait: bool) -> None:
     what = f"install {app_id}"
     _bring_back(app_id)
     every = catalogue.entries("/")
-    wanted = [preflight.usable(what, every, name) for name in (app_id, *catalogue.belonging(every, app_id))]
+    wanted = [preflight.usable(what, every, name) for name in (app_id, *catalogue.members(every, app_id))]
     preflight.refuse_part(what, wanted[0])
     preflight._check_alternatives(what, every, wanted[0])
     preflight._check_dependencies(what, every, wanted)
@@ -30,13 +30,13 @@ def install(app_id: str, wait: bool) -> None:
     preflight._check_bitcoin(what, every, wanted)
     preflight._note_storage(wanted)
     names = [entry.id for entry in wanted]
-    with pending.during("/", names, lambda: say("waiting for another installation to finish")):
+    with pending.installing("/", names, lambda: progress("waiting for another installation to finish")):
         with locked("/"):
             write.make_directory("/", paths.APPS, 0, 0, 0o755)
             for entry in wanted:
                 if not entry.installed:
                     write.replace_link("/", f"{paths.APPS}/{entry.id}", f"{paths.CATALOGUE}/{entry.id}")
-                    say(f"{entry.id}: installed")
+                    progress(f"{entry.id}: installed")
         for name in names:
             write.remove("/", f"{paths.STOPPED}/{name}")
         jobs.apply(what)
@@ -51,4 +51,4 @@ def _bring_back(app_id: str) -> None:
     if kept and not os.path.lexists(f"{paths.APPS}/{app_id}"):
         with locked("/"):
             write.move("/", kept[-1], f"{paths.APPS}/{app_id}")
-        say(f"{app_id}: brought back from {kept[-1]}")
+        progress(f"{app_id}: brought back from {kept[-1]}")

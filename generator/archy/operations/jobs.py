@@ -11,7 +11,7 @@ from archy import paths
 from archy.apps import installed
 from archy.host import systemd
 from archy.images import pull
-from archy.operations.progress import CannotDo, Progress, say
+from archy.operations.progress import CannotDo, Progress, progress
 from archy.prepare.prepare import prepare
 
 _POLL = 0.5  # seconds
@@ -36,7 +36,7 @@ def start(what: str, names: list[str]) -> None:
     failed = failing() or failed  # the first one may only wait for another that fails
     for name in failed:
         for line in systemd.journal(paths.unit(name), 15):
-            say(f"  {line}")
+            progress(f"  {line}")
     if failed:
         unit = paths.unit(failed[0])
         raise CannotDo(what, unit, "did not start, see above", f"systemctl status {unit}")
@@ -73,7 +73,7 @@ def await_job(
 def _waits(app_id: str) -> tuple[str, str]:
     """What an app waits for before its start, and how much of that has come, which changes all the time."""
     found = systemd.units([paths.image_unit(app_id), paths.wait_unit(app_id)])
-    said = {name: unit.says for name, unit in found.items() if unit.active == "activating" and unit.says}
+    said = {name: unit.status_text for name, unit in found.items() if unit.active == "activating" and unit.status_text}
     if says := said.get(paths.image_unit(app_id)):
         text, _, amount = says.rpartition(": ") if says.endswith(pull.SO_FAR) else (says, "", "")
         return f"waiting for its image: {text}", amount
@@ -93,7 +93,7 @@ def apply(what: str) -> None:
 def ctl(what: str, *arguments: str) -> None:
     """Run systemctl; raises CannotDo with what it says."""
     try:
-        systemd.ctl(*arguments)
+        systemd.systemctl(*arguments)
     except subprocess.CalledProcessError as error:
         why = " ".join(error.stderr.split())
         raise CannotDo(what, "systemctl " + " ".join(arguments), why, f"mend that, then: archy app {what}") from None

@@ -13,7 +13,7 @@ from archy import paths
 from archy.apps import catalogue
 from archy.apps.catalogue import Entry
 from archy.bitcoin import rpc
-from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, say
+from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, progress
 
 
 def known(what: str, every: list[Entry], app_id: str) -> Entry:
@@ -29,7 +29,7 @@ def usable(what: str, every: list[Entry], app_id: str) -> Entry:
     entry = known(what, every, app_id)
     if entry.app is None:
         for problem in entry.problems:
-            say(str(problem))
+            progress(str(problem))
         raise CannotDo(
             what, entry.folder, "its manifest is refused, see above", f"archy app validate {entry.folder}", REFUSED
         )
@@ -56,9 +56,9 @@ def _check_dependencies(what: str, every: list[Entry], wanted: list[Entry]) -> N
     there = [*(entry for entry in every if entry.installed), *wanted]
     for entry in wanted:
         assert entry.app is not None
-        for need in (*entry.app.need_ids, *([entry.whole] if entry.whole else [])):
-            if not catalogue.called(there, need):
-                choice = " or ".join(found.id for found in catalogue.called(every, need)) or need
+        for need in (*entry.app.need_ids, *([entry.parent] if entry.parent else [])):
+            if not catalogue.providers(there, need):
+                choice = " or ".join(found.id for found in catalogue.providers(every, need)) or need
                 raise CannotDo(what, entry.id, f"needs {need}, which is not installed", f"archy app install {choice}")
             back = next((e for e in every if e.id == need and e.app and entry.id in e.app.need_ids), None)
             if back and need in entry.app.need_ids:
@@ -69,13 +69,13 @@ def _check_bitcoin(what: str, every: list[Entry], wanted: list[Entry]) -> None:
     """Ask the real node whether it is archival, where an app needs that; what cannot be asked now, status will say."""
     for entry in wanted:
         if entry.app and "archival" in entry.app.bitcoin:
-            provider = next((found for found in catalogue.called(every, rpc.NAME) if found.installed), None)
+            provider = next((found for found in catalogue.providers(every, rpc.NAME) if found.installed), None)
             if provider is None:  # it provides Bitcoin itself, or is installed with what does
                 continue
             try:
                 lacking = rpc.lacks(rpc.ask("/"))
             except OSError as error:
-                say(f"{entry.id}: needs an archival Bitcoin node; {provider.id} cannot be asked just now: {error}")
+                progress(f"{entry.id}: needs an archival Bitcoin node; {provider.id} cannot be asked just now: {error}")
                 return
             if lacking:
                 why = f"needs an archival Bitcoin node; {provider.id} {' and '.join(lacking)}"
@@ -87,7 +87,7 @@ def _note_storage(wanted: list[Entry]) -> None:
     for entry in wanted:
         if entry.app and entry.app.storage and entry.app.storage > free and not entry.installed:
             there, gib = free / 1024**3, entry.app.storage / 1024**3
-            say(f"{entry.id}: wants {gib:.0f} GiB on disk; {paths.HOME} has {there:.0f} GiB free")
+            progress(f"{entry.id}: wants {gib:.0f} GiB on disk; {paths.HOME} has {there:.0f} GiB free")
 
 
 def check_ports(what: str, every: list[Entry], wanted: list[Entry]) -> None:

@@ -23,7 +23,7 @@ class CannotDo(Exception):
         return f"{self.what}: {self.where}: {self.why}"
 
 
-def say(text: str) -> None:
+def progress(text: str) -> None:
     """A line of progress."""
     print(text, file=sys.stderr, flush=True)
 
@@ -41,7 +41,7 @@ class Progress:
             sys.stderr.write(f"\r\x1b[K{text}{f' {detail}' if detail else ''}")
             sys.stderr.flush()
         elif text != self._last:
-            say(text)
+            progress(text)
         self._last = text
 
     def done(self) -> None:

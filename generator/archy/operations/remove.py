@@ -15,7 +15,7 @@ from archy.apps import accepted, catalogue
 from archy.apps.catalogue import Entry
 from archy.host import steps, systemd, write
 from archy.operations import jobs, preflight
-from archy.operations.progress import NO_SUCH_APP, CannotDo, say
+from archy.operations.progress import NO_SUCH_APP, CannotDo, progress
 from archy.prepare.prepare import locked
 from archy.units import quadlet
 
@@ -52,12 +52,12 @@ def remove(app_id: str) -> None:
             raise CannotDo(what, unit.name, "could not be stopped, see above", f"systemctl status {unit.name}")
         with locked("/"):
             unlink(name, known.get(name))
-        say(f"{name}: removed")
+        progress(f"{name}: removed")
     jobs.apply(what)
     for network in map(quadlet.network_of, systemd.sweep(list(map(paths.unit, names)))):
         if network:
             steps.run_as_user("/", ["podman", "network", "rm", network], _NETWORK_TIME)
-    say(f"data and secrets are kept in {paths.HOME}")
+    progress(f"data and secrets are kept in {paths.HOME}")
 
 
 def unlink(app_id: str, entry: Entry | None) -> None:
@@ -69,7 +69,7 @@ def unlink(app_id: str, entry: Entry | None) -> None:
         last = _kept(app_id)[-1:]
         kept = f"{paths.APPS}/.removed-{app_id}.{int(last[0].rpartition('.')[2]) + 1 if last else 0}"
         write.move("/", path, kept)
-        say(f"{app_id}: its manifest is kept in {kept}")
+        progress(f"{app_id}: its manifest is kept in {kept}")
     accepted.forget("/", app_id)
     made = (f"{paths.PREPARED}/{app_id}.json", f"{paths.STARTED}/{app_id}.json", f"{paths.ENVIRONMENTS}/{app_id}.env")
     for leftover in (paths.units_path(app_id), f"{paths.STOPPED}/{app_id}", *made):

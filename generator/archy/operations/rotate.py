@@ -20,7 +20,7 @@ from archy.host import read, systemd, write
 from archy.host import secrets as host_secrets
 from archy.manifest import model
 from archy.manifest.model import BITCOIN, RPC_SECRET
-from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, Progress, say
+from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, Progress, progress
 from archy.paths import PREVIOUS, secret_path
 from archy.prepare.prepare import locked
 from archy.reconcile import plan
@@ -37,11 +37,11 @@ def rotate(name: str) -> None:
     declared = _declared(what, name)
     # Cut short before the new value was written, both are the same: then there is nothing yet to go on with.
     if _value(name + PREVIOUS) not in ("", _value(name)):
-        say(f"{name}: an earlier rotation is not over yet, going on with that")
+        progress(f"{name}: an earlier rotation is not over yet, going on with that")
     else:
         with locked("/"):
             _begin(declared)
-        say(f"{name}: has a new value; the apps that use it get it now")
+        progress(f"{name}: has a new value; the apps that use it get it now")
     before = _value(name + PREVIOUS)
     _finish(what, name)
     if name == RPC_SECRET and before:
@@ -76,36 +76,36 @@ def _value(name: str) -> str:
 
 def _finish(what: str, name: str) -> None:
     """Have passes made until nobody runs with another value than the new one, and the value before is gone."""
-    progress, since = Progress(), time.monotonic()
+    line, since = Progress(), time.monotonic()
     try:
         while True:
-            systemd.ctl("start", "archy-reconcile.service")
-            waiting = plan.waits_for(current.node("/", {}), name)
+            systemd.systemctl("start", "archy-reconcile.service")
+            waiting = plan.outdated_users(current.observe("/", {}), name)
             if not waiting and not os.path.lexists(secret_path(name + PREVIOUS)):
-                progress.show(f"{name}: all apps have the new value")
+                line.show(f"{name}: all apps have the new value")
                 return
             text = f"waiting for {', '.join(waiting)}" if waiting else "the value before goes"
-            progress.show(f"{name}: {text}", f"{time.monotonic() - since:.0f} s")
+            line.show(f"{name}: {text}", f"{time.monotonic() - since:.0f} s")
             time.sleep(_POLL)
     finally:
-        progress.done()
+        line.done()
 
 
 def _prove(what: str, before: str, now: str) -> None:
     """Ask bitcoind with every login, by a call that it may make: the new one is let in, the one before is not."""
     url = rpc.URL
-    progress = Progress()
+    line = Progress()
     while True:
-        state = current.node("/", {})
+        state = current.observe("/", {})
         provider = next((app for app in state.apps if app.summary and app.summary["provides"] == BITCOIN), None)
         if provider is None or not plan.runs(provider):
-            say("bitcoind does not run: not proven by calls; it starts with the new value only")
+            progress("bitcoind does not run: not proven by calls; it starts with the new value only")
             return
-        if provider.unit.active == "active" and not provider.unit.busy:
+        if provider.unit.active == "active" and not provider.unit.has_job:
             break
-        progress.show(f"waiting for {provider.id}, to ask it")
+        line.show(f"waiting for {provider.id}, to ask it")
         time.sleep(_POLL)
-    progress.done()
+    line.done()
     calls: Mapping[str, list[str] | None] = {
         logins.USER: None,
         **{app.id: app.summary["rpcwhitelist"] for app in state.apps if app.summary and app.summary["rpcwhitelist"]},
@@ -120,7 +120,7 @@ def _prove(what: str, before: str, now: str) -> None:
             raise CannotDo(what, url, f"the new login of {user} is not accepted", "archy status")
         if refused:
             raise CannotDo(what, url, f"the login of {user} from before is still accepted", "archy status")
-        say(f"{user}: the new login works ({call}), the one before does not")
+        progress(f"{user}: the new login works ({call}), the one before does not")
 
 
 def is_let_in(url: str, user: str, password: str, call: str) -> bool:

@@ -13,7 +13,7 @@ from archy.apps import catalogue, installed
 from archy.apps.catalogue import Entry
 from archy.host import systemd, write
 from archy.operations import jobs, preflight
-from archy.operations.progress import NO_SUCH_APP, CannotDo, say
+from archy.operations.progress import NO_SUCH_APP, CannotDo, progress
 from archy.prepare.prepare import locked
 
 
@@ -36,7 +36,7 @@ def stop(app_id: str) -> None:
     systemd.forget_failures([unit(name) for name in names for unit in (paths.unit, paths.build_unit)])
     for entry in every:
         if entry.app and set(mine.names) & set(entry.app.need_ids) and entry.id not in names:
-            say(f"{entry.id} needs {app_id}, and does not work without it")
+            progress(f"{entry.id} needs {app_id}, and does not work without it")
 
 
 def start(app_id: str, yes: bool) -> None:
@@ -54,7 +54,7 @@ def start(app_id: str, yes: bool) -> None:
         raise CannotDo(what, ", ".join(down), "is stopped, and stays so", f"archy app start --yes {app_id}")
     names = [app_id]
     for name in [*down, app_id]:
-        names += [name, *catalogue.belonging(every, name)]
+        names += [name, *catalogue.members(every, name)]
     names = list(dict.fromkeys(names))
     with locked("/"):
         for name in names:
@@ -78,8 +78,8 @@ def _needed(what: str, every: list[Entry], app_id: str) -> list[str]:
     todo = [app_id]
     while todo:
         entry = known[todo.pop()]
-        for name in [*(entry.app.need_ids if entry.app else ()), *([entry.whole] if entry.whole else [])]:
-            found = catalogue.called(every, name)
+        for name in [*(entry.app.need_ids if entry.app else ()), *([entry.parent] if entry.parent else [])]:
+            found = catalogue.providers(every, name)
             if not found:
                 raise CannotDo(what, entry.id, f"needs {name}, which is not installed", f"archy app install {name}")
             need = found[0].id
@@ -91,7 +91,7 @@ def _needed(what: str, every: list[Entry], app_id: str) -> list[str]:
 
 def _is_down(unit: systemd.Unit | None) -> bool:
     """Whether nobody has asked for it: what waits in systemd's queue, for its image say, is to run."""
-    return unit is None or (unit.active == "inactive" and not unit.busy)
+    return unit is None or (unit.active == "inactive" and not unit.has_job)
 
 
 def _agrees(what: str, app_id: str, down: list[str]) -> bool:
@@ -100,5 +100,5 @@ def _agrees(what: str, app_id: str, down: list[str]) -> bool:
     if not sys.stdin.isatty():
         why = f"needs what is stopped: {', '.join(told)}"
         raise CannotDo(what, app_id, why, f"archy app start --yes {app_id} starts that, too")
-    say(f"{app_id} needs what is stopped: {', '.join(told)}")
+    progress(f"{app_id} needs what is stopped: {', '.join(told)}")
     return input("Start that, too? [y/N] ").strip().lower() in ("y", "yes")

@@ -13,7 +13,7 @@ from archy.apps.catalogue import Entry
 from archy.host import systemd, write
 from archy.manifest.model import App
 from archy.operations import jobs, preflight, remove
-from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, say
+from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, progress
 from archy.prepare.prepare import locked, prepare
 
 
@@ -29,9 +29,9 @@ def switch(old_id: str, new_id: str) -> None:
         raise CannotDo(what, old_id, "is not installed", f"archy app install {new_id}", NO_SUCH_APP)
     _check_data(what, old, new)
     preflight.check_ports(what, [entry for entry in every if entry.id != old_id], [new])
-    names = [new_id, *catalogue.belonging(every, new_id)]
+    names = [new_id, *catalogue.members(every, new_id)]
     # Killed before the links are others, the next pass starts the old one again, and after that the new one.
-    with pending.during("/", [old_id, *names], lambda: say("waiting for another installation to finish")):
+    with pending.installing("/", [old_id, *names], lambda: progress("waiting for another installation to finish")):
         unit = systemd.unit(old_id)
         if unit and unit.loaded and not jobs.await_job(old_id, systemd.job("stop", unit.name), "stopping", "stopped"):
             raise CannotDo(what, old_id, "could not be stopped, see above", f"systemctl status {unit.name}")
@@ -41,7 +41,7 @@ def switch(old_id: str, new_id: str) -> None:
                     write.replace_link("/", f"{paths.APPS}/{name}", f"{paths.CATALOGUE}/{name}")
                 write.remove("/", f"{paths.STOPPED}/{name}")
             remove.unlink(old_id, old)
-        say(f"{old_id}: removed, and {new_id} installed in its place; the data stay")
+        progress(f"{old_id}: removed, and {new_id} installed in its place; the data stay")
         prepare("/", installed.ids("/")[0])
         jobs.ctl(what, "daemon-reload")
         # Before the pass restarts who follows: they wait for what is about to start.

@@ -16,17 +16,17 @@ from archy.errors import CannotDerive
 from archy.host import read as host_read
 from archy.host import stat
 from archy.host.idmap import owner_of
-from archy.host.stat import Found
+from archy.host.stat import FileState
 from archy.host.steps import Directory, File, Ownership, Step
 from archy.manifest.model import App
 from archy.prepare import copies as prepare_copies
 from archy.prepare import files, render, stamps
 from archy.prepare import secrets as prepare_secrets
-from archy.prepare.render import Facts, Material
+from archy.prepare.render import Context, Inputs
 
 
 def steps(
-    root: str, app: App, folder: str, known: Callable[[], Facts], made: Mapping[str, Found]
+    root: str, app: App, folder: str, known: Callable[[], Context], made: Mapping[str, FileState]
 ) -> tuple[list[Step], dict[str, dict[str, str]]]:
     """The steps from what is there to what an app needs, and what it is started with then (see `derive.started`).
 
@@ -60,7 +60,7 @@ def steps(
         return todo, {"files": context, "own": {}}
     there = stat.files(root, names)
     own = {name: there[path].content for name, path in render.own_names(app).items() if path in there}
-    bare = Material(app, templates(app, folder), values, {}, known())
+    bare = Inputs(app, templates(app, folder), values, {}, known())
     texts = {name: (content or b"").decode(errors="replace") for name, content in own.items()}
     for file in app.files:
         if not file.overwrite and (name := os.path.basename(file.path)) not in texts:
@@ -72,7 +72,7 @@ def steps(
     return todo + files.drift(app, wanted, there), started
 
 
-def _files(root: str, names: Iterable[str], made: Mapping[str, Found]) -> dict[str, Found]:
+def _files(root: str, names: Iterable[str], made: Mapping[str, FileState]) -> dict[str, FileState]:
     names = list(names)
     return stat.files(root, names) | {name: made[name] for name in names if name in made}
 
@@ -134,11 +134,11 @@ def inputs(root: str, app_id: str) -> list[str]:
     """What a pass reads for any app, besides its secrets: paths as seen from outside of `root`."""
     read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
     folder = installed.folder(root, app_id)
-    names = installed.source(root, app_id).beside
+    names = installed.source(root, app_id).files
     return [*(paths.under(root, path) for path in read), folder, *(f"{folder}/{name}" for name in sorted(names))]
 
 
-def version_mark(app: App, found: Mapping[str, Found]) -> list[Step]:
+def version_mark(app: App, found: Mapping[str, FileState]) -> list[Step]:
     """Steps that keep the version of an app's data; raises CannotDerive if there is data of another one."""
     if paths.data_version_path(app.id) not in found:
         if not app.data_version:

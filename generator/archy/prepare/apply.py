@@ -22,13 +22,13 @@ from archy.apps.installed import Source
 from archy.errors import CannotDerive, Refused
 from archy.host import write
 from archy.host.idmap import owner_of
-from archy.host.stat import Found
-from archy.host.steps import Directory, File, Ownership, Remove, Step, execute
+from archy.host.stat import FileState
+from archy.host.steps import Directory, File, Ownership, Remove, Step, apply
 from archy.manifest.model import App
 from archy.prepare import app as prepare_app
 from archy.prepare import node, stamps
 from archy.prepare import secrets as prepare_secrets
-from archy.prepare.render import Facts
+from archy.prepare.render import Context
 from archy.units import build
 from archy.units.build import Built
 
@@ -55,20 +55,22 @@ class Plan:
 
 
 @dataclass
-class Pass:
+class Preparation:
     """One pass. Of `names` (apps, and `node.NAME`) it makes steps; with `dry`, it only says them."""
 
     root: str
     names: list[str]
     dry: bool = False
     failures: dict[str, str] = field(default_factory=dict)
-    made: dict[str, Found] = field(default_factory=dict)  # in a dry pass, what would be there: secrets for other apps
+    made: dict[str, FileState] = field(
+        default_factory=dict
+    )  # in a dry pass, what would be there: secrets for other apps
     started: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)  # see derive.started, by app
 
     def run(self) -> dict[str, str]:
         """Carry it out. Returns why apps must not be started, by app, and what is wrong with the node, by its name."""
         for directory, mode in ((paths.ACCEPTED, 0o755), (paths.UNIT_CACHE, 0o755), (paths.PREPARED, 0o700)):
-            with self._harmless("archy", "will have to do more the next time"):
+            with self._best_effort("archy", "will have to do more the next time"):
                 if not self.dry:
                     write.make_directory(self.root, directory, os.geteuid(), os.getegid(), mode)
         apps = [name for name in self.names if name != node.NAME]
@@ -76,12 +78,12 @@ class Pass:
         versions = {app_id: _version(self.root, app_id) for app_id in apps}
         outcome = self._build(apps)
         known = self._facts({app_id: built.app for app_id, (_, built) in outcome.items()})
-        self._attempt(node.NAME, self._node, known)
+        self._isolated(node.NAME, self._node, known)
         for app_id, (source, built) in outcome.items():
-            self._attempt(app_id, self._app, source, built, known, versions[app_id], before[app_id])
+            self._isolated(app_id, self._app, source, built, known, versions[app_id], before[app_id])
         return self.failures
 
-    def _attempt(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
+    def _isolated(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
         try:
             action(*arguments)
         except Exception as error:  # whatever it is, it must not keep the other apps from being prepared
@@ -100,7 +102,7 @@ class Pass:
             outcome = build.build(self.root, sources, work)
         return {source.id: (source, outcome[source.id]) for source in sources}
 
-    def _facts(self, built: dict[str, App | None]) -> Callable[[], Facts]:
+    def _facts(self, built: dict[str, App | None]) -> Callable[[], Context]:
         """The node's facts, with what the apps of this pass say now; raises what is wrong with them for each user."""
         ids = installed.ids(self.root)[0]
         apps: dict[str, Summary] = {}
@@ -113,21 +115,21 @@ class Pass:
                 apps[app_id] = before["apps"][app_id]
         everything: facts.All = {"by": before["by"], "host": facts.host_or_kept(self.root), "apps": apps}
         if everything != before and not self.dry:
-            with self._harmless("archy", "facts not kept"):
+            with self._best_effort("archy", "facts not kept"):
                 content = facts.pack(everything)
                 write.replace_file(self.root, paths.FACTS, content, os.geteuid(), os.getegid(), 0o644)
 
         @functools.cache
-        def known() -> Facts:
+        def known() -> Context:
             values = node.settings_of(self.root, os.geteuid(), os.getegid()).values
-            return Facts(owner_of(self.root), values, everything["host"], frozenset(ids), apps)
+            return Context(owner_of(self.root), values, everything["host"], frozenset(ids), apps)
 
         return known
 
     def _good(self, app_id: str) -> App | None:
         return admission.last_good(self.root, installed.source(self.root, app_id))
 
-    def _node(self, known: Callable[[], Facts]) -> None:
+    def _node(self, known: Callable[[], Context]) -> None:
         if node.NAME not in self.names:
             return
         try:
@@ -149,7 +151,7 @@ class Pass:
         self._remember(node.NAME, stamps.content(self.root, before | after, [], said=said))
 
     def _app(
-        self, source: Source, built: Built, known: Callable[[], Facts], version: str, before: dict[str, str]
+        self, source: Source, built: Built, known: Callable[[], Context], version: str, before: dict[str, str]
     ) -> None:
         plan = self._plan(source, built, known, version, before)
         for line in plan.said:
@@ -163,7 +165,7 @@ class Pass:
         self._remember(source.id, kept)
 
     def _plan(
-        self, source: Source, built: Built, known: Callable[[], Facts], version: str, before: dict[str, str]
+        self, source: Source, built: Built, known: Callable[[], Context], version: str, before: dict[str, str]
     ) -> Plan:
         """The steps that make what the app needs; of the last good version, where the present one is no good."""
         if built.app is None:
@@ -192,29 +194,29 @@ class Pass:
             self._say(f"{name}: {step}")
         if self.dry:
             files = [step for step in steps if isinstance(step, File)]
-            self.made |= {file.path: Found(file.content, file.uid, file.gid, file.mode) for file in files}
+            self.made |= {file.path: FileState(file.content, file.uid, file.gid, file.mode) for file in files}
         elif steps:
-            execute(self.root, [Directory(paths.SECRETS, 0, 0, 0o700), *steps])
+            apply(self.root, [Directory(paths.SECRETS, 0, 0, 0o700), *steps])
 
     def _accept(self, source: Source, built: Built, version: str) -> None:
         """Keep a new version as the last good one, and then the units: the key of these holds what is accepted."""
         if version and built.app:
             self._say(f"{source.id}: accept version {built.app.version}")
         if not self.dry:
-            with self._harmless(source.id, "not kept as the last good version"):
+            with self._best_effort(source.id, "not kept as the last good version"):
                 if version:
                     accepted.store(self.root, source.id, version)
-            with self._harmless(source.id, "units not kept for the next reload"):
+            with self._best_effort(source.id, "units not kept for the next reload"):
                 build.keep(self.root, source, built)
 
     def _remember(self, name: str, content: bytes) -> None:
         if not self.dry:
-            with self._harmless(name, "will be looked at again the next time"):
+            with self._best_effort(name, "will be looked at again the next time"):
                 path = f"{paths.PREPARED}/{name}.json"
                 write.replace_file(self.root, path, content, os.geteuid(), os.getegid(), 0o600)
 
     @contextmanager
-    def _harmless(self, name: str, what: str) -> Iterator[None]:
+    def _best_effort(self, name: str, what: str) -> Iterator[None]:
         """Go on after an error in what only saves work, or serves another day: no reason not to start an app."""
         try:
             yield

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from archy.errors import shown
+from archy.errors import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def wanted_names(common_name: str, sans: Sequence[str]) -> tuple[str, list[Host]
     """
     name = common_name or next(iter(sans), "")
     if not name.isprintable() or not 0 < len(name.encode()) <= 64:  # RFC 5280, ub-common-name
-        raise ValueError(f"the common name must be 1 to 64 bytes of printable text; is {shown(name)}")
+        raise ValueError(f"the common name must be 1 to 64 bytes of printable text; is {quoted(name)}")
     for text in sans or [name]:
         if _host(text) is None:
-            raise ValueError(f"{shown(text)} is neither a DNS name nor an IP address")
+            raise ValueError(f"{quoted(text)} is neither a DNS name nor an IP address")
     return name, sorted({host for text in (name, *sans) if (host := _host(text)) is not None}, key=str)
 
 
@@ -94,7 +94,7 @@ def why_not(crt: bytes | None, key: bytes, common_name: str, sans: Sequence[str]
         return "cannot be read"
     if missing := [str(host.value) for host in wanted if host not in hosts]:
         return f"does not name {', '.join(missing)}"
-    if unwanted := sorted(shown(str(host.value)) for host in hosts.difference(wanted)):
+    if unwanted := sorted(quoted(str(host.value)) for host in hosts.difference(wanted)):
         return f"names {', '.join(unwanted)}"
     start, end = found.not_valid_before_utc, found.not_valid_after_utc
     if start > now:  # issued when the clock was ahead; systemd-timesyncd keeps one from falling behind

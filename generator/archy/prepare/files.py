@@ -11,14 +11,14 @@ from datetime import datetime
 from archy import paths
 from archy.errors import CannotDerive
 from archy.host.idmap import Owner
-from archy.host.stat import Found
+from archy.host.stat import FileState
 from archy.host.steps import Directory, File, Ownership, Step
 from archy.manifest import grants
 from archy.manifest.model import App
 from archy.paths import environment_path
 from archy.prepare import certificates as prepare_certificates
 from archy.prepare import render
-from archy.prepare.render import Material
+from archy.prepare.render import Inputs
 
 # Existing manifests give the owner of an app's data as an ID on a node whose subordinate IDs start here.
 _CLASSIC_SUBUID = 100_000
@@ -29,7 +29,7 @@ def directories(app: App, owner: Owner) -> list[Directory]:
     made = {file.path for file in app.files} | {path for pair in app.certificates for path in (pair.crt, pair.key)}
     uid, gid = data_owner(app, owner)
     # What needs a grant is not the app's own: it is there already, and may be a file or a socket.
-    granted = {wish.value for wish in grants.wishes(app)}
+    granted = {wish.value for wish in grants.required(app)}
     sources = {volume.source for volume in app.volumes if volume.kind == "bind"} - made - granted
     above = {os.path.dirname(path) for path in made}
     result = [Directory(path, uid, gid, 0o750) for path in sorted(sources | above)]
@@ -59,7 +59,7 @@ def file_paths(app: App) -> list[str]:
     return made + [paths.secret_environment_path(app.id, entry.key) for entry in app.secret_env]
 
 
-def files(material: Material) -> list[File]:
+def files(material: Inputs) -> list[File]:
     """The app's generated files and its environment as they must be."""
     app, owner = material.app, material.facts.owner
     wanted = [
@@ -82,7 +82,7 @@ def files(material: Material) -> list[File]:
     return wanted
 
 
-def certificates(material: Material, found: Mapping[str, Found], now: datetime) -> list[File]:
+def certificates(material: Inputs, found: Mapping[str, FileState], now: datetime) -> list[File]:
     """The app's keys, made once, and its certificates, made again when they are not right any more."""
     wanted = []
     uid, gid = data_owner(material.app, material.facts.owner)
@@ -105,7 +105,7 @@ def certificates(material: Material, found: Mapping[str, Found], now: datetime) 
     return wanted
 
 
-def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step]:
+def drift(app: App, wanted: list[File], found: Mapping[str, FileState]) -> list[Step]:
     """The steps from what is there to what is wanted; none when nothing differs."""
     once = render.own_paths(app)
     steps: list[Step] = []
@@ -123,7 +123,7 @@ def drift(app: App, wanted: list[File], found: Mapping[str, Found]) -> list[Step
     return steps
 
 
-def started(app: App, wanted: list[File], found: Mapping[str, Found]) -> dict[str, dict[str, str]]:
+def started(app: App, wanted: list[File], found: Mapping[str, FileState]) -> dict[str, dict[str, str]]:
     """What a process that starts now is started with: digests of the files made for it, and of its operator's own."""
     once = render.own_paths(app)
     own = {file.path: now.content if (now := found.get(file.path)) else file.content for file in wanted}

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     os.umask(0o022)
     if not names:
         forget_gone("/", app_ids)
-    failures = prepare("/", names or app_ids, insist=starting)
+    failures = prepare("/", names or app_ids, retry_failed=starting)
     if starting and (other := running_alternative("/", names[0])):
         print(f"{names[0]}: {other} runs: they are alternatives, of which one at a time runs", file=sys.stderr)
         print(f"archy app switch {other} {names[0]} changes from that to this one", file=sys.stderr)
@@ -72,30 +72,32 @@ def forget_gone(root: str, app_ids: list[str]) -> None:
                 accepted.forget(root, app_id)
 
 
-def prepare(root: str, app_ids: list[str], insist: bool = False, planned: "Planned | None" = None) -> dict[str, str]:
+def prepare(
+    root: str, app_ids: list[str], retry_failed: bool = False, planned: "Planned | None" = None
+) -> dict[str, str]:
     """Put right what apps, and the node, need. Returns why apps cannot be started, and what is wrong with the node.
 
-    The others are not harmed. What failed for reasons that still hold is tried again only with `insist`. With
+    The others are not harmed. What failed for reasons that still hold is tried again only with `retry_failed`. With
     `planned`, what is to be done is printed and not done, and what apps would be started with is put there.
     """
     failures: dict[str, str] = {}
-    if not _stale(root, app_ids, failures, insist):
+    if not _stale(root, app_ids, failures, retry_failed):
         return failures
     with locked(root) if planned is None else nullcontext():
         for _ in range(_ROUNDS if planned is None else 1):
-            todo = [name for name in _stale(root, app_ids, failures, insist) if name not in failures]
+            todo = [name for name in _stale(root, app_ids, failures, retry_failed) if name not in failures]
             if not todo:
                 break
-            from archy.prepare.apply import Pass
+            from archy.prepare.apply import Preparation
 
-            one = Pass(root, todo, planned is not None)
+            one = Preparation(root, todo, planned is not None)
             failures |= one.run()
             if planned is not None:
                 planned |= one.started
     return failures
 
 
-def _stale(root: str, app_ids: list[str], failures: dict[str, str], insist: bool) -> list[str]:
+def _stale(root: str, app_ids: list[str], failures: dict[str, str], retry_failed: bool) -> list[str]:
     """Those of which something changed. Adds to `failures` the ones that fail as they did before."""
     result = []
     host = facts.load(root)["host"]
@@ -104,7 +106,7 @@ def _stale(root: str, app_ids: list[str], failures: dict[str, str], insist: bool
         result.append(_NODE)
     for app_id in app_ids:
         found = stamps.fresh(root, app_id, seen)
-        if found is None or ("failure" in found and insist):
+        if found is None or ("failure" in found and retry_failed):
             result.append(app_id)
         elif "failure" in found:
             failures[app_id] = found["failure"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Context:
     """What templates may know besides secrets: the node's settings, its host's facts, and the installed apps."""
 
     owner: Owner
@@ -38,31 +38,31 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Material:
+class Inputs:
     """What the texts of one app are made of.
 
-    `beside` holds the text of each template, `values` that of each secret by its name, `own` that of each file made
+    `templates` holds the text of each template, `values` that of each secret by its name, `own` that of each file made
     once, as it is now, by its base name.
     """
 
     app: App
-    beside: Mapping[str, str]
+    templates: Mapping[str, str]
     values: Mapping[str, str]
     own: Mapping[str, str]
-    facts: Facts
+    facts: Context
 
 
-def content(material: Material, file: GeneratedFile) -> str:
+def content(material: Inputs, file: GeneratedFile) -> str:
     """The text of one generated file; raises CannotDerive."""
     if file.content is not None:
         return substitute(material, file.path, file.content)
-    text = material.beside[file.template or ""]
+    text = material.templates[file.template or ""]
     if not (file.template or "").endswith(".j2"):
         return text
     return render(material, file.template or "", text)
 
 
-def substitute(material: Material, where: str, text: str) -> str:
+def substitute(material: Inputs, where: str, text: str) -> str:
     """`text` with its placeholders replaced; raises CannotDerive, in which `where` names the text."""
 
     def value(name: str) -> str:
@@ -79,7 +79,7 @@ def substitute(material: Material, where: str, text: str) -> str:
     return placeholders.substitute(text, value)
 
 
-def bitcoin_host(where: str, facts: Facts) -> str:
+def bitcoin_host(where: str, facts: Context) -> str:
     """The container in which Bitcoin runs, whichever implementation is installed; raises CannotDerive."""
     for summary in facts.apps.values():
         if summary["provides"] == BITCOIN:
@@ -94,14 +94,14 @@ def network(name: str) -> dict[str, str]:
     return {"subnet": SUBNETS[name], "gateway": str(ipaddress.ip_network(SUBNETS[name])[1])}
 
 
-def login(material: Material) -> dict[str, str]:
+def login(material: Inputs) -> dict[str, str]:
     """The app's own user and password for bitcoind's RPC; empty if it makes no calls."""
     if material.app.rpcwhitelist is None:
         return {}
     return {"user": material.app.id, "password": logins.password(material.values[RPC_SECRET], material.app.id)}
 
 
-def _logins(material: Material) -> list[logins.Login]:
+def _logins(material: Inputs) -> list[logins.Login]:
     """The users that bitcoind must know."""
     values = (material.values.get(RPC_SECRET), material.values.get(RPC_SECRET + paths.PREVIOUS))
     calls = {name: app["rpcwhitelist"] for name, app in material.facts.apps.items()}
@@ -110,7 +110,7 @@ def _logins(material: Material) -> list[logins.Login]:
     )
 
 
-def render(material: Material, name: str, text: str) -> str:
+def render(material: Inputs, name: str, text: str) -> str:
     """A template's text; raises CannotDerive, in which `name` names the template."""
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -178,12 +178,12 @@ def _confined(name: str, rendered: Callable[[], str]) -> str:
         raise CannotDerive(said if said.startswith(name) else f"{name}: {said}") from None
 
 
-def environment(material: Material) -> dict[str, str]:
+def environment(material: Inputs) -> dict[str, str]:
     """The app's `derived_env`, by name; raises CannotDerive."""
     return {key: _line(key, substitute(material, key, text)) for key, text in material.app.derived_env}
 
 
-def secret_environment(material: Material) -> dict[str, str]:
+def secret_environment(material: Inputs) -> dict[str, str]:
     """The app's `secret_env`, by name; raises CannotDerive."""
     result = {}
     for entry in material.app.secret_env:

@@ -11,7 +11,7 @@ from archy import paths
 from archy.bitcoin import logins
 from archy.errors import CannotDerive
 from archy.host import secrets as host_secrets
-from archy.host.stat import Found
+from archy.host.stat import FileState
 from archy.host.steps import Directory, File, Ownership, Step
 from archy.manifest.model import RPC_SECRET, App, Secret
 from archy.paths import secret_path
@@ -29,7 +29,9 @@ def secret_names(app: App) -> list[str]:
     return [*app.secret_names, *(name + paths.PREVIOUS for declared in made_secrets(app) for name in declared.names)]
 
 
-def secrets(app: App, found: Mapping[str, Found], entropy: host_secrets.Entropy) -> tuple[list[Step], dict[str, str]]:
+def secrets(
+    app: App, found: Mapping[str, FileState], entropy: host_secrets.Entropy
+) -> tuple[list[Step], dict[str, str]]:
     """Steps that make the app's missing secrets and put modes right, and the value of each.
 
     An existing value is never changed: what is there but unusable is an error for a person to look at.
@@ -78,7 +80,7 @@ def lasting_secrets(app: App, rotatable: Collection[str]) -> list[Secret]:
     return [declared for declared in app.secrets if not (declared.rotatable or declared.name in rotatable)]
 
 
-def secret_marks(lasting: list[Secret], there: Mapping[str, Found], marks: Mapping[str, Found]) -> list[Step]:
+def secret_marks(lasting: list[Secret], there: Mapping[str, FileState], marks: Mapping[str, FileState]) -> list[Step]:
     """Steps that keep that there are these secrets; raises CannotDerive if one was there and is not."""
     new = [declared.name for declared in lasting if paths.made_secret_path(declared.name) not in marks]
     for declared in lasting:

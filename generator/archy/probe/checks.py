@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-# Why a check failed. Only `SILENT` may come of a busy machine.
-REFUSED, WRONG, SILENT = "refused", "wrong", "silent"
+# Why a check failed. Only `TIMEOUT` may come of a busy machine.
+REFUSED, BAD_ANSWER, TIMEOUT = "refused", "bad answer", "timeout"
 _MOST = 65536  # bytes of an answer's beginning
 _LOOPBACK = "127.0.0.1"  # as the container sees it
 _LATE = 1.0  # seconds
@@ -46,10 +46,10 @@ class Check:
         """For what to wait there."""
         return select.POLLIN
 
-    def go_on(self) -> None:
+    def on_event(self) -> None:
         """Something came."""
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Let go of what it holds."""
 
     def passed(self) -> None:
@@ -80,25 +80,25 @@ class _Connection(Check):
     def events(self) -> int:
         return select.POLLIN if self.connected else select.POLLOUT
 
-    def go_on(self) -> None:
+    def on_event(self) -> None:
         if not self.connected:
             error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 self._refused(error)
             else:
                 self.connected = True
-                self.speak()
+                self.on_connected()
         else:
-            self.listen()
+            self.on_readable()
 
-    def speak(self) -> None:
+    def on_connected(self) -> None:
         """Connected: say what is to be said."""
         self.passed()
 
-    def listen(self) -> None:
+    def on_readable(self) -> None:
         """An answer comes."""
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.socket.close()
 
     def _refused(self, error: int) -> None:
@@ -117,19 +117,19 @@ class Http(_Connection):
         self.answer = b""
         super().__init__(port, timeout)
 
-    def speak(self) -> None:
+    def on_connected(self) -> None:
         host = f"{_LOOPBACK}:{self.port}"
         request = f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: archy\r\nConnection: close\r\n\r\n"
         try:
             self.socket.send(request.encode())
         except OSError as error:
-            self.failed(WRONG, f"port {self.port}: {error.strerror}")
+            self.failed(BAD_ANSWER, f"port {self.port}: {error.strerror}")
 
-    def listen(self) -> None:
+    def on_readable(self) -> None:
         try:
             part = self.socket.recv(_MOST)
         except OSError as error:
-            self.failed(WRONG, f"port {self.port}: {error.strerror}")
+            self.failed(BAD_ANSWER, f"port {self.port}: {error.strerror}")
             return
         self.answer += part
         line, end, _ = self.answer.partition(b"\n")
@@ -137,11 +137,11 @@ class Http(_Connection):
             return
         words = line.split()
         if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-            self.failed(WRONG, f"port {self.port}: no answer in HTTP")
+            self.failed(BAD_ANSWER, f"port {self.port}: no answer in HTTP")
         elif int(words[1][:4]) < 400:
             self.passed()
         else:
-            self.failed(WRONG, f"http://{_LOOPBACK}:{self.port}{self.path}: status {int(words[1][:4])}")
+            self.failed(BAD_ANSWER, f"http://{_LOOPBACK}:{self.port}{self.path}: status {int(words[1][:4])}")
 
 
 class Command(Check):
@@ -156,21 +156,21 @@ class Command(Check):
             self.process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
             self.descriptor = os.pidfd_open(self.process.pid)
         except (OSError, ValueError) as error:  # no word can hold everything
-            self.failed(WRONG, f"{command[0]}: {getattr(error, 'strerror', error)}")
+            self.failed(BAD_ANSWER, f"{command[0]}: {getattr(error, 'strerror', error)}")
 
     def fileno(self) -> int:
         return self.descriptor
 
-    def go_on(self) -> None:
+    def on_event(self) -> None:
         code = self.process.wait()
         if code == 0:
             self.passed()
         elif time.monotonic() - self.began > self.timeout / 2:  # it had a timeout of its own
-            self.failed(SILENT, f"the check ended with status {code} after {time.monotonic() - self.began:.0f} s")
+            self.failed(TIMEOUT, f"the check ended with status {code} after {time.monotonic() - self.began:.0f} s")
         else:
-            self.failed(WRONG, f"the check ended with status {code}")
+            self.failed(BAD_ANSWER, f"the check ended with status {code}")
 
-    def end(self) -> None:
+    def close(self) -> None:
         os.close(self.descriptor)
         if self.process.poll() is None:
             self.process.kill()
@@ -187,17 +187,17 @@ def run(checks: "Iterable[Check]") -> None:
         left = min(check.deadline for check in todo.values()) - time.monotonic()
         for number, _ in poll.poll(max(0, left) * 1000):
             check = todo[number]
-            check.go_on()
+            check.on_event()
             if check.ok is None:
                 poll.modify(number, check.events)
         now = time.monotonic()
         ready = {number for number, _ in poll.poll(0)}  # who answered while we had no time for it is not late
         for number, check in list(todo.items()):
             if check.ok is None and (check.deadline + _LATE < now or (check.deadline <= now and number not in ready)):
-                check.failed(SILENT, f"no answer within {check.timeout:g} s")
+                check.failed(TIMEOUT, f"no answer within {check.timeout:g} s")
             if check.ok is not None:
                 poll.unregister(number)
-                check.end()
+                check.close()
                 del todo[number]
 
 

@@ -7,7 +7,7 @@ Fast path: no heavy imports.
 import socket
 import struct
 
-from archy.probe.checks import REFUSED, WRONG, Check
+from archy.probe.checks import BAD_ANSWER, REFUSED, Check
 
 _PORT = 53
 _TRANSACTION = 0x6172
@@ -38,7 +38,7 @@ class Name(Check):
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def go_on(self) -> None:
+    def on_event(self) -> None:
         try:
             found = addresses(self.socket.recv(_MOST))
         except OSError as error:
@@ -49,9 +49,9 @@ class Name(Check):
             self.passed()
         else:
             shown = ", ".join(sorted(found)) or "nothing"
-            self.failed(WRONG, f"the name {self.name} resolves to {shown} instead of {self.own}")
+            self.failed(BAD_ANSWER, f"the name {self.name} resolves to {shown} instead of {self.own}")
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.socket.close()
 
 

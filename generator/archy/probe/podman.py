@@ -25,7 +25,7 @@ _MOST = 16 * 1024 * 1024
 _LISTING = '{{.ID}}\t{{.State}}\t{{.Names}}\t{{index .Labels "PODMAN_SYSTEMD_UNIT"}}'
 
 
-class Question:
+class ContainerList:
     """All containers that Podman knows: it is asked while the apps are."""
 
     def __init__(self, runtime: str, running: "list[Container]", last: "Mapping[str, Any] | None") -> None:
@@ -121,7 +121,7 @@ def pasta(runtime: str) -> bool | None:
         return False
 
 
-def dead_addresses(runtime: str, known: "set[str]") -> set[str]:
+def stale_addresses(runtime: str, known: "set[str]") -> set[str]:
     """Addresses that name servers give out for containers that Podman does not know (aardvark-dns(1), its files)."""
     result: set[str] = set()
     base = f"{runtime}/containers/networks/aardvark-dns"

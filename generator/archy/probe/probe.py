@@ -46,11 +46,11 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     timers = probe_podman.health_timers(runtime)
     running = containers.running("/")
-    question = probe_podman.Question(runtime, running, before.get("podman"))
+    question = probe_podman.ContainerList(runtime, running, before.get("podman"))
     apps = _apps("/", runtime, running, before.get("apps") or {})
     answer = question.answer()
     if not answer["error"]:
-        _see_the_dead(apps, probe_podman.dead_addresses(runtime, {entry[0] for entry in answer["containers"]}))
+        flag_stale_addresses(apps, probe_podman.stale_addresses(runtime, {entry[0] for entry in answer["containers"]}))
     found = {
         "by": __version__,
         "at": began,
@@ -179,13 +179,13 @@ def _group(
     return result
 
 
-def _see_the_dead(apps: "dict[str, Any]", dead: "set[str]") -> None:
+def flag_stale_addresses(apps: "dict[str, Any]", dead: "set[str]") -> None:
     """A name that leads to a container that is gone, besides its own, is wrong."""
     for app in apps.values():
         found = app["names"]
         if found and found["ok"] and (lost := sorted(dead.intersection(found["others"]))):
             said = f"its name resolves to {', '.join(lost)}, too, where nobody is"
-            app["names"] = {**found, "ok": False, "kind": checks.WRONG, "said": said}
+            app["names"] = {**found, "ok": False, "kind": checks.BAD_ANSWER, "said": said}
 
 
 def _is_due(app: "dict[str, Any]", health: "Mapping[str, Any]") -> bool:

@@ -21,7 +21,7 @@ _TIMER = re.compile(r"[0-9a-f]{64}(-startup)?-[0-9a-f]{1,32}\.timer")
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckResult:
     """What came of one question: `kind` and `said` tell why not. `at` is when, in seconds of the monotonic clock."""
 
     ok: bool
@@ -31,7 +31,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Probed:
+class ContainerReport:
     """A container in the cgroup of an app's unit (see containers.Container), and what it answered."""
 
     id: str
@@ -40,12 +40,12 @@ class Probed:
     frozen: bool = False
     cpu: float = 0
     forwarded: bool = True
-    check: Answer | None = None
-    names: Answer | None = None
+    check: CheckResult | None = None
+    names: CheckResult | None = None
 
 
 @dataclass(frozen=True)
-class Listed:
+class PodmanContainer:
     """A container as Podman knows it. `unit` is the one that started it, for a container of ours."""
 
     id: str
@@ -55,7 +55,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Report:
     """All of it; nothing, if nobody was asked. `error`: there is no answer at all; `podman_error`: Podman gave none.
 
     `load` is the number of processes that want to run, for each CPU.
@@ -63,8 +63,8 @@ class Probe:
 
     at: float = 0
     load: float = 0
-    apps: Mapping[str, Probed] = field(default_factory=dict)
-    containers: tuple[Listed, ...] | None = None
+    apps: Mapping[str, ContainerReport] = field(default_factory=dict)
+    containers: tuple[PodmanContainer, ...] | None = None
     podman_at: float = 0
     podman_error: str = ""
     pasta: bool | None = None
@@ -73,13 +73,13 @@ class Probe:
     digest: str = ""
 
 
-def load(root: str, path: str = paths.PROBE) -> Probe:
+def load(root: str, path: str = paths.PROBE) -> Report:
     """What the last probe found."""
     content = read.read(paths.under(root, path), _MOST)
     try:
         return _probe(json.loads(content or b""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
-        return Probe(error=error(root))
+        return Report(error=error(root))
 
 
 def error(root: str) -> str:
@@ -88,10 +88,10 @@ def error(root: str) -> str:
     return (_text(said.splitlines()[-1]) if said else "") or "no answer"
 
 
-def _probe(found: Any) -> Probe:
+def _probe(found: Any) -> Report:
     podman = found["podman"]
     error = _text(podman["error"])
-    return Probe(
+    return Report(
         _number(found["at"]),
         _number(found["load"]),
         {
@@ -108,8 +108,8 @@ def _probe(found: Any) -> Probe:
     )
 
 
-def _probed(app: Any) -> Probed:
-    return Probed(
+def _probed(app: Any) -> ContainerReport:
+    return ContainerReport(
         app["id"],
         bool(app["stopped"]),
         bool(app["main_stopped"]),
@@ -121,14 +121,14 @@ def _probed(app: Any) -> Probed:
     )
 
 
-def _answer(found: Any) -> Answer | None:
+def _answer(found: Any) -> CheckResult | None:
     if found is None:
         return None
-    return Answer(bool(found["ok"]), str(found["kind"]), _text(found["said"]), _number(found["at"]))
+    return CheckResult(bool(found["ok"]), str(found["kind"]), _text(found["said"]), _number(found["at"]))
 
 
-def _listed(identity: str, state: str, name: str, unit: str) -> Listed:
-    return Listed(identity, _text(state), _text(name), _text(unit))
+def _listed(identity: str, state: str, name: str, unit: str) -> PodmanContainer:
+    return PodmanContainer(identity, _text(state), _text(name), _text(unit))
 
 
 def _number(value: Any) -> float:

@@ -16,18 +16,18 @@ from archy.host.steps import Remove, Step
 from archy.reconcile import restarts
 from archy.reconcile.restarts import Decision
 from archy.recover import incidents
-from archy.recover.incidents import Recovery
+from archy.recover.incidents import Incidents
 
 
 @dataclass(frozen=True)
-class Survey:
+class Plan:
     """The node, and what follows. `recovery` is what was done about faults before."""
 
     node: NodeState
     health: Mapping[str, Health]
     decision: Decision
     faults: list[Fault]
-    recovery: Recovery
+    recovery: Incidents
 
     @property
     def steps(self) -> list[Step]:
@@ -36,33 +36,33 @@ class Survey:
         return [*mend, *self.decision.steps]
 
     @property
-    def is_doubtful(self) -> bool:
+    def needs_second_look(self) -> bool:
         """Whether a second look, soon, would tell whether Podman has forgotten an app."""
-        return not self.node.recovering and any(found.is_doubtful for found in self.health.values())
+        return not self.node.recovering and any(found.needs_second_look for found in self.health.values())
 
     @property
     def is_pending(self) -> bool:
         """Whether another pass has to look again, though all may read well."""
         return (
-            any(app.changed for app in self.node.apps)
+            any(app.stale for app in self.node.apps)
             or any(health.is_pending for health in self.health.values())
             or health_faults.is_early(self.node)
         )
 
 
-def survey(node: NodeState, known: Recovery) -> Survey:
+def make(node: NodeState, known: Incidents) -> Plan:
     """Look at the node as a whole. Pure."""
     health = liveness.judge(node)
-    return Survey(node, health, restarts.decide(node, health), health_faults.faults(node), known)
+    return Plan(node, health, restarts.decide(node, health), health_faults.faults(node), known)
 
 
-def over(node: NodeState) -> list[Step]:
+def finished_rotations(node: NodeState) -> list[Step]:
     """The steps that end rotations: nobody who runs was started with the value before."""
-    done = [name for name in sorted(node.rotating) if not waits_for(node, name)]
+    done = [name for name in sorted(node.rotating) if not outdated_users(node, name)]
     return [Remove(f"{paths.SECRETS}/{name}{paths.PREVIOUS}", "its rotation is over") for name in done]
 
 
-def waits_for(node: NodeState, name: str) -> list[str]:
+def outdated_users(node: NodeState, name: str) -> list[str]:
     """The apps that a rotation of this secret still has to wait for."""
     users = [app for app in node.apps if app.summary and name in app.summary["secrets"]]
     return [app.id for app in users if runs(app) and not _is_new(app)]
@@ -70,13 +70,13 @@ def waits_for(node: NodeState, name: str) -> list[str]:
 
 def runs(app: AppState) -> bool:
     """Whether the app runs, or is about to."""
-    return app.unit.runs or app.unit.busy
+    return app.unit.runs or app.unit.has_job
 
 
 def _is_new(app: AppState) -> bool:
     """Whether the app has the new value already, or will have: what is not started yet is started with it."""
-    queued = app.unit.busy and app.unit.sub in ("dead", "failed")
+    queued = app.unit.has_job and app.unit.sub in ("dead", "failed")
     if queued or app.unit.sub.startswith("auto-restart"):
         return True
-    settled = app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.busy)
-    return settled and app.known and not app.changed
+    settled = app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.has_job)
+    return settled and app.comparable and not app.stale

@@ -62,48 +62,46 @@ def _pass(root: str, dry: bool) -> tuple[int, float | None]:
     from archy.apps import pending
     from archy.health import current
     from archy.host import steps
-    from archy.reconcile import plan as reconcile_plan
+    from archy.reconcile import plan, unchanged
     from archy.reconcile import status as reconcile_status
-    from archy.reconcile import unchanged
-    from archy.reconcile.plan import survey
     from archy.recover import incidents
     from archy.units import drift as units_drift
 
     drift = units_drift.drift(root)
-    begun = pending.left(root)
+    begun = pending.interrupted(root)
     if not (dry or failures or drift or begun) and unchanged.holds(root):
         return 0, None
 
     code = 0
-    if drift and not units_drift.is_hopeless(root, drift):
+    if drift and not units_drift.is_futile(root, drift):
         code |= _execute(root, [steps.Reload(drift)], dry)
         drift = "" if dry else units_drift.drift(root)
         if drift:
             print("that did not mend it: is the generator masked, or does it fail (journalctl -k)?", file=sys.stderr)
         if not dry:
-            units_drift.judge(root, drift)
+            units_drift.record(root, drift)
     elif not (drift or dry):
-        units_drift.judge(root, "")
+        units_drift.record(root, "")
     if begun:
         code |= _execute(root, [steps.Start(tuple(begun))], dry)
         if not dry:
             pending.forget(root, begun)
     seen = unchanged.listing(root)
-    node = current.node(root, failures, planned or {})
-    all_ = survey(node, incidents.load(root))
-    over = reconcile_plan.over(node)
+    node = current.observe(root, failures, planned or {})
+    all_ = plan.make(node, incidents.load(root))
+    over = plan.finished_rotations(node)
     code |= _execute(root, [*all_.steps, *over], dry)
     if not dry:
         found = reconcile_status.assess(all_)
         try:
             write.replace_file(root, paths.STATUS, reconcile_status.pack(found), os.geteuid(), os.getegid(), 0o644)
-            unchanged.remember(root, found, all_.is_pending, seen, node.probe.digest)
+            unchanged.record(root, found, all_.is_pending, seen, node.probe.digest)
         except OSError as error:
             print(f"{paths.STATUS}: {error}", file=sys.stderr)
             code = EX_FAILED
-    if dry or not (over or all_.is_doubtful):
+    if dry or not (over or all_.needs_second_look):
         return code, None
-    return code, _SOON if all_.is_doubtful else 0
+    return code, _SOON if all_.needs_second_look else 0
 
 
 def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:
@@ -114,18 +112,18 @@ def files(root: str, planned: "prepare.Planned | None") -> dict[str, str]:
     return prepare.prepare(root, app_ids, planned=planned)
 
 
-def _execute(root: str, plan: "list[steps.Step]", dry: bool) -> int:
+def _execute(root: str, todo: "list[steps.Step]", dry: bool) -> int:
     from subprocess import SubprocessError
 
-    from archy.host.steps import Continue, Rebuild, Recover, Restart, Thaw, execute
+    from archy.host.steps import Rebuild, Recover, Restart, Resume, Thaw, apply
 
-    for step in plan:
+    for step in todo:
         print(step, file=sys.stdout if dry else sys.stderr, flush=True)
         try:
             if not dry:
-                execute(root, [step])
+                apply(root, [step])
         except (OSError, SubprocessError) as error:
             print(f"{step}: {getattr(error, 'stderr', None) or error}", file=sys.stderr, flush=True)
-            if not isinstance(step, Restart | Rebuild | Thaw | Continue | Recover):  # the next pass looks again
+            if not isinstance(step, Restart | Rebuild | Thaw | Resume | Recover):  # the next pass looks again
                 return EX_FAILED
     return 0

@@ -18,7 +18,7 @@ from archy.health.current import AppState, NodeState
 from archy.health.liveness import HEALTHY, NONE, STARTING
 from archy.host.systemd import Unit
 from archy.images import pull
-from archy.reconcile.plan import Survey
+from archy.reconcile.plan import Plan
 from archy.reconcile.restarts import reasons
 from archy.recover import incidents
 
@@ -32,13 +32,13 @@ _LAST_JUMP_SHOWN = 3600.0
 Status = dict[str, Any]
 
 
-def assess(survey: Survey) -> Status:
+def assess(plan: Plan) -> Status:
     """Judge the node."""
-    node = survey.node
-    apps = {app.id: _app(app, survey) for app in node.apps}
+    node = plan.node
+    apps = {app.id: _app(app, plan) for app in node.apps}
     about = {
         "podman": _podman(node),
-        "recovery": _recovery(survey),
+        "recovery": _recovery(plan),
         "disk": _disk(node),
         "clock": _clock(node),
         "secrets": _failed(node, "@secrets"),
@@ -56,10 +56,10 @@ def assess(survey: Survey) -> Status:
         "level": max(found, key=LEVELS.index, default=OK),
         "node": about,
         "apps": apps,
-        "history": survey.decision.history,
-        "faults": survey.decision.faults,
+        "history": plan.decision.history,
+        "faults": plan.decision.faults,
         # Of whom the probe says nothing now, as while it is at work, all counts as before.
-        "liveness": node.previous.get("liveness", {}) | {name: found.entry for name, found in survey.health.items()},
+        "liveness": node.previous.get("liveness", {}) | {name: found.counters for name, found in plan.health.items()},
     }
 
 
@@ -77,22 +77,22 @@ def _failed(node: NodeState, name: str) -> Status:
     return _judged(BROKEN if problems else OK, *problems)
 
 
-def _app(app: AppState, survey: Survey) -> Status:
-    node, health = survey.node, survey.health.get(app.id)
-    unit, problems = app.unit, [*app.said, *filter(None, [app.failure])]
+def _app(app: AppState, plan: Plan) -> Status:
+    node, health = plan.node, plan.health.get(app.id)
+    unit, problems = app.unit, [*app.warnings, *filter(None, [app.failure])]
     needs = app.summary["needs"] if app.summary else []
     actual, why = _actual(app, node)
     stale = reasons(app) if unit.active in ("active", "activating") else []
     if why and not app.failure:
         problems.append(why)
-    if app.unrecorded and unit.sub == "running":
+    if app.start_unknown and unit.sub == "running":
         problems.append(f"nobody knows what it was started with: systemctl restart {unit.name}")
-    if app.changed and (waiting := survey.decision.waiting.get(app.id)):
+    if app.stale and (waiting := plan.decision.deferred.get(app.id)):
         problems.append(f"is to be restarted in {waiting:.0f} s, not to do it too often")
-    if health and (said := health.fault or (health.said and f"does not serve: {health.said}")):
+    if health and (said := health.restart_reason or (health.message and f"does not serve: {health.message}")):
         problems.append(said)
-    if left := survey.decision.given_up.get(app.id):
-        count = survey.decision.faults[app.id]["count"]
+    if left := plan.decision.backing_off.get(app.id):
+        count = plan.decision.faults[app.id]["count"]
         tries = "one restart has" if count == 1 else f"{count:.0f} restarts have"
         problems.append(f"gave up until {_iso(node.wall + left)}, because {tries} not helped")
     if app.summary and "archival" in app.summary["bitcoin"] and node.bitcoin and (lacks := rpc.lacks(node.bitcoin)):
@@ -105,10 +105,10 @@ def _app(app: AppState, survey: Survey) -> Status:
         "actual": actual,
         "since": _iso(node.wall - (node.monotonic - unit.changed)) if unit.changed else None,
         "restarts": unit.restarts,
-        "health": _health(app, survey, actual),
+        "health": _health(app, plan, actual),
         "stale": stale,
-        "image": app.fetching,
-        "held": app.held,
+        "image": app.image_status,
+        "held": app.wait_status,
         "waits_for": lacking if actual != "stopped" else [],
         "problems": problems,
         "failure": app.failure,
@@ -122,9 +122,9 @@ def _names(app: AppState) -> set[str]:
     return {app.id, app.summary["provides"]} if app.summary else {app.id}
 
 
-def _health(app: AppState, survey: Survey, actual: str) -> str:
+def _health(app: AppState, plan: Plan, actual: str) -> str:
     """What it answers; before it was asked the first time, what systemd was told at its start."""
-    health = survey.health.get(app.id)
+    health = plan.health.get(app.id)
     if health and health.state != NONE:
         return health.state
     checked = app.summary is not None and app.summary["health"] is not None
@@ -147,14 +147,14 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
     if not unit.loaded and unit.active == "inactive":
         return "unknown", "systemd has no unit for it: systemctl daemon-reload"
     # Its first attempt may take long, and is no fault.
-    waits = f"waiting for its image: {app.fetching}" if app.fetching.startswith(pull.CANNOT) else ""
-    if app.fetching and not _is_up(unit):
+    waits = f"waiting for its image: {app.image_status}" if app.image_status.startswith(pull.CANNOT) else ""
+    if app.image_status and not _is_up(unit):
         return "waiting", waits
-    if app.held:
+    if app.wait_status:
         return "waiting", ""
     often = f"was restarted {unit.restarts} times" if unit.restarts >= _OFTEN else ""
-    if often and unit.status:
-        often += f", ended last with exit status {unit.status}"
+    if often and unit.exit_status:
+        often += f", ended last with exit status {unit.exit_status}"
     elif often and unit.result not in ("", "success"):
         often += f", failed last by {unit.result}"
     if unit.sub == "exited":
@@ -162,7 +162,7 @@ def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
     if _is_up(unit):
         lost = "" if unit.loaded or unit.masked else "systemd has lost its unit: systemctl daemon-reload"
         return "running", lost or often or waits
-    if unit.active == "inactive" and unit.busy:
+    if unit.active == "inactive" and unit.has_job:
         return "restarting" if often else "starting", often
     if unit.sub == "auto-restart" or (unit.active == "activating" and often):
         return "restarting", often
@@ -194,14 +194,14 @@ def _podman(node: NodeState) -> Status:
     }
 
 
-def _recovery(survey: Survey) -> Status:
+def _recovery(plan: Plan) -> Status:
     """What is wrong with Podman or its network, what was tried, and until when nothing more is."""
-    node, known = survey.node, survey.recovery
+    node, known = plan.node, plan.recovery
 
     def shown(moment: float) -> str:
         return _iso(node.wall - node.monotonic + moment)
 
-    broken, problems = incidents.problems(known, survey.faults, node.recovering, node.monotonic, shown)
+    broken, problems = incidents.problems(known, plan.faults, node.recovering, node.monotonic, shown)
     level = BROKEN if broken else DEGRADED if problems else OK
     last = {
         kind: {"result": episode.result, "tried": list(episode.tried), "times": episode.count, "saw": episode.said}

@@ -64,7 +64,7 @@ def _invocations(root: str) -> bytes:
 _OURS = {f"invocation:archy-{name}.service" for name in ("reconcile", "probe", "recover")}
 
 
-def remember(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, probe: str) -> None:
+def record(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, probe: str) -> None:
     """After a whole pass, if it found all well, and nothing that time alone would change.
 
     `seen` is the listing before it, and `probe` the digest of what the probe had found.

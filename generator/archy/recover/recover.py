@@ -23,8 +23,8 @@ from archy.health.current import NodeState
 from archy.health.faults import Fault
 from archy.host import locks, read, steps, systemd, user
 from archy.recover import incidents, remedies
-from archy.recover.incidents import Episode, Recovery
-from archy.recover.remedies import Rung, Scene
+from archy.recover.incidents import Incident, Incidents
+from archy.recover.remedies import Remedy, Situation
 
 _LOCK = "/run/archy/recover.lock"
 _AGAIN = 3.0  # seconds until the second look: what is gone by then was none of ours
@@ -38,19 +38,19 @@ def main(argv: list[str]) -> int:
     """The entry point. Exit codes: 0 nothing is left to mend, 1 something is, and all was tried."""
     os.umask(0o022)
     with locks.hold("/", _LOCK, lambda: _say("waiting for another recovery to finish")):
-        return Climber("/").run()
+        return Recovery("/").run()
 
 
 def _waits(app: current.AppState) -> bool:
     """Whether the next attempt to start it is yet to come, after one that failed in Podman itself."""
-    return app.unit.sub.startswith("auto-restart") and app.unit.status in health_faults.FAILED and not app.stopped
+    return app.unit.sub.startswith("auto-restart") and app.unit.exit_status in health_faults.FAILED and not app.stopped
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class Climber:
+class Recovery:
     """One run: all faults that may be mended now, one after the other."""
 
     def __init__(self, root: str) -> None:
@@ -83,7 +83,7 @@ class Climber:
 
     def _look(self) -> NodeState:
         systemd.probe()
-        return current.node(self.root, {})
+        return current.observe(self.root, {})
 
     def _mend(self, fault: Fault) -> bool:
         """Climb the ladder of a fault. Whether it is gone, or was none."""
@@ -99,15 +99,15 @@ class Climber:
             if found is None:
                 result = incidents.GAVE_UP
                 if fault.kind == health_faults.STORAGE and not episode.tried:
-                    result = incidents.NOT_IT
+                    result = incidents.NOT_THE_CAUSE
                 self._store(fault.kind, incidents.ended(episode, result, time.monotonic()))
                 _say(f"{fault.kind}: " + ("gave up" if result == incidents.GAVE_UP else "its storage is sound"))
-                return result == incidents.NOT_IT
+                return result == incidents.NOT_THE_CAUSE
             number, rung = found
             done.add(number)
-            episode = replace(episode, tried=(*episode.tried, rung.says))
+            episode = replace(episode, tried=(*episode.tried, rung.title))
             self._store(fault.kind, episode)
-            _say(f"{fault.kind}: {rung.says}")
+            _say(f"{fault.kind}: {rung.title}")
             self._execute(rung.steps(scene))
             left = self._settle(fault, rung)
             if left is None:
@@ -118,16 +118,16 @@ class Climber:
             _say(f"{fault.kind}: that did not help: {left.said}")
             fault = left
 
-    def _next(self, fault: Fault, scene: Scene, done: set[int]) -> tuple[int, Rung] | None:
-        rungs = enumerate(remedies.LADDERS[fault.kind])
+    def _next(self, fault: Fault, scene: Situation, done: set[int]) -> tuple[int, Remedy] | None:
+        rungs = enumerate(remedies.REMEDIES[fault.kind])
         return next(((n, rung) for n, rung in rungs if n not in done and remedies.applies(rung, scene)), None)
 
-    def _scene(self, fault: Fault) -> Scene:
+    def _scene(self, fault: Fault) -> Situation:
         fields = read.user_line(self.root).split(b":")
         uid = int(fields[2])
         running = tuple(sorted(installed.running(self.root) & set(installed.ids(self.root)[0])))
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        return Scene(fault, uid, user.runtime_directory(uid), stamp, running)
+        return Situation(fault, uid, user.runtime_directory(uid), stamp, running)
 
     def _examined(self, fault: Fault) -> Fault:
         """The fault with what Podman says of its storage, and with the apps whose containers are damaged.
@@ -145,7 +145,7 @@ class Climber:
         damaged = {name for name, app in self._look().probe.apps.items() if app.id in ids}
         return replace(fault, said=f"{fault.said}: {errors[-1][:300]}", apps=tuple(sorted({*fault.apps, *damaged})))
 
-    def _settle(self, fault: Fault, rung: Rung) -> Fault | None:
+    def _settle(self, fault: Fault, rung: Remedy) -> Fault | None:
         """Wait until the fault is gone, as long as the rung may take for it; the fault if it stays.
 
         Gone it is only for a look that could have seen it.
@@ -157,7 +157,7 @@ class Climber:
             left = next((found for found in faults if found.kind == fault.kind), None)
             if left is None and node.probe.at > began and health_faults.could_see(node, fault):
                 return None
-            if time.monotonic() > began + rung.settle:
+            if time.monotonic() > began + rung.timeout:
                 return left or fault
             time.sleep(_BETWEEN)
 
@@ -172,10 +172,10 @@ class Climber:
     def _try(self, step: steps.Step) -> None:
         _say(f"  {step}")
         try:
-            steps.execute(self.root, [step])
+            steps.apply(self.root, [step])
         except (OSError, subprocess.SubprocessError) as error:
             _say(f"  {step}: {getattr(error, 'stderr', None) or error}")
 
-    def _store(self, kind: str, episode: Episode) -> None:
-        self.recovery = Recovery({**self.recovery.episodes, kind: episode})
+    def _store(self, kind: str, episode: Incident) -> None:
+        self.recovery = Incidents({**self.recovery.episodes, kind: episode})
         incidents.store(self.root, self.recovery)

@@ -18,7 +18,7 @@ from archy.host.steps import AsUser, Hold, Step
 
 
 @dataclass(frozen=True)
-class Scene:
+class Situation:
     """What the steps of a rung need to know.
 
     `runtime` is the service user's runtime directory, `running` are the apps with processes, and `stamp` ends the names
@@ -33,27 +33,27 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """`when` must be found in what was seen. `idle`: only while no app runs. `settle`: seconds until it has helped."""
+class Remedy:
+    """`when` must be found in what was seen. `idle`: only while no app runs. `timeout`: seconds until it has helped."""
 
-    says: str
-    steps: Callable[[Scene], list[Step]]
+    title: str
+    steps: Callable[[Situation], list[Step]]
     when: str = ""
     idle: bool = False
-    settle: float = 5
+    timeout: float = 5
 
 
 def _podman(*arguments: str, timeout: float = 60) -> AsUser:
     return AsUser(("podman", *arguments), timeout)
 
 
-def _set_aside(scene: Scene, pattern: str, directory: str = paths.STORAGE) -> AsUser:
+def _set_aside(scene: Situation, pattern: str, directory: str = paths.STORAGE) -> AsUser:
     """Files of Podman's storage get another name: kept, never deleted."""
     move = ("-exec", "mv", "--no-clobber", "--", "{}", f"{{}}.broken-{scene.stamp}", ";")
     return AsUser(("find", directory, "-maxdepth", "1", "-name", pattern, "!", "-name", "*.broken-*", *move))
 
 
-def _new_pause(scene: Scene) -> list[Step]:
+def _new_pause(scene: Situation) -> list[Step]:
     # Podman joins the user namespace of a process of its own, and finds none alive. Over an empty store it looks for
     # none, and makes one.
     empty = f"{scene.runtime}/archy-empty"
@@ -63,34 +63,34 @@ def _new_pause(scene: Scene) -> list[Step]:
     ]
 
 
-def _new_database(scene: Scene) -> list[Step]:
+def _new_database(scene: Situation) -> list[Step]:
     return [_set_aside(scene, "db.sql*"), _podman("system", "renumber")]
 
 
-def _new_locks(scene: Scene) -> list[Step]:
+def _new_locks(scene: Situation) -> list[Step]:
     return [AsUser(("rm", "-f", "--", f"/dev/shm/libpod_rootless_lock_{scene.uid}")), _podman("system", "renumber")]
 
 
-def _unreadable(scene: Scene) -> list[Step]:
+def _unreadable(scene: Situation) -> list[Step]:
     found = _LOADING.search(scene.fault.said)
     inside = found and _INSIDE.fullmatch(found["path"])
     return [_set_aside(scene, inside["name"], inside["directory"])] if inside else []
 
 
-def _clear_runtime(scene: Scene) -> list[Step]:
+def _clear_runtime(scene: Situation) -> list[Step]:
     names = [f"{scene.runtime}/{name}" for name in ("containers", "libpod", "podman", "crun")]
     return [AsUser(("rm", "-rf", "--", *names)), _podman("system", "renumber")]
 
 
-def _reload_one(scene: Scene) -> list[Step]:
+def _reload_one(scene: Situation) -> list[Step]:
     return [_podman("network", "reload", *scene.fault.containers[:1])]
 
 
-def _network_directory(scene: Scene) -> str:
+def _network_directory(scene: Situation) -> str:
     return f"{scene.runtime}/containers/networks"
 
 
-def _names_afresh(scene: Scene) -> list[Step]:
+def _names_afresh(scene: Situation) -> list[Step]:
     names = f"{_network_directory(scene)}/aardvark-dns"
     return [
         AsUser(("pkill", "-KILL", "-u", str(scene.uid), "-x", "aardvark-dns")),
@@ -99,7 +99,7 @@ def _names_afresh(scene: Scene) -> list[Step]:
     ]
 
 
-def _network_afresh(scene: Scene) -> list[Step]:
+def _network_afresh(scene: Situation) -> list[Step]:
     return [
         Hold(scene.running),
         AsUser(("pkill", "-KILL", "-u", str(scene.uid), "^(aardvark-dns|pasta(\\.avx2)?)$")),
@@ -107,11 +107,11 @@ def _network_afresh(scene: Scene) -> list[Step]:
     ]
 
 
-def _repair(scene: Scene) -> list[Step]:
+def _repair(scene: Situation) -> list[Step]:
     return [Hold(scene.fault.apps), _podman("system", "check", "--quick", "--repair", timeout=1800)]
 
 
-def _sweep(scene: Scene) -> list[Step]:
+def _sweep(scene: Situation) -> list[Step]:
     steps: list[Step] = []
     if scene.fault.containers:
         # Without --time it would have the stop grace that it was made with: that is what is wanted.
@@ -126,38 +126,40 @@ _INSIDE = re.compile(rf"(?P<directory>{re.escape(paths.STORAGE)}(/\w[\w-]*)+)/(?
 _SPACE = "^(?!.*(no space left|is full|quota exceeded))"
 _LOADING = re.compile(r'loading "(?P<path>[^"]+)"')
 
-LADDERS: Mapping[str, tuple[Rung, ...]] = {
+REMEDIES: Mapping[str, tuple[Remedy, ...]] = {
     PODMAN: (
-        Rung("make a new pause process, over an empty store", _new_pause, "invalid internal status"),
-        Rung("set the database aside", _new_database, "not a database|malformed|disk I/O error|no such (table|column)"),
-        Rung("make the file of locks again", _new_locks, "locks in /libpod"),
-        Rung("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
-        Rung("wait", lambda _: [], "no answer within", settle=60),
-        Rung("clear the runtime directories", _clear_runtime, _SPACE, idle=True),
-        Rung("set the database aside, for want of anything better", _new_database, _SPACE, idle=True),
+        Remedy("make a new pause process, over an empty store", _new_pause, "invalid internal status"),
+        Remedy(
+            "set the database aside", _new_database, "not a database|malformed|disk I/O error|no such (table|column)"
+        ),
+        Remedy("make the file of locks again", _new_locks, "locks in /libpod"),
+        Remedy("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
+        Remedy("wait", lambda _: [], "no answer within", timeout=60),
+        Remedy("clear the runtime directories", _clear_runtime, _SPACE, idle=True),
+        Remedy("set the database aside, for want of anything better", _new_database, _SPACE, idle=True),
     ),
     NETWORK: (
-        Rung("start pasta again", lambda _: [_podman("unshare", "--rootless-netns", "true")], "pasta does not run"),
-        Rung("start the name server again, with one container", _reload_one, "no name server|no answer within"),
-        Rung(
+        Remedy("start pasta again", lambda _: [_podman("unshare", "--rootless-netns", "true")], "pasta does not run"),
+        Remedy("start the name server again, with one container", _reload_one, "no name server|no answer within"),
+        Remedy(
             "connect all containers again",
             lambda _: [_podman("unshare", "--rootless-netns", "true"), _podman("network", "reload", "--all")],
             "no network|no way|no name server|no answer within",
         ),
-        Rung("let the name server forget what it knows", _names_afresh, "resolves|name server|no answer|no network"),
-        Rung(
+        Remedy("let the name server forget what it knows", _names_afresh, "resolves|name server|no answer|no network"),
+        Remedy(
             "restart the apps that it concerns",
             lambda scene: [Hold(scene.fault.apps)],
             "^(?!all apps|pasta)",
-            settle=60,
+            timeout=60,
         ),
-        Rung("stop all apps, make the network anew, and start them", _network_afresh, "^all apps", settle=60),
+        Remedy("stop all apps, make the network anew, and start them", _network_afresh, "^all apps", timeout=60),
     ),
     STORAGE: (
-        Rung("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
-        Rung("remove what is damaged from the storage, to be fetched again", _repair, "damage", settle=60),
+        Remedy("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
+        Remedy("remove what is damaged from the storage, to be fetched again", _repair, "damage", timeout=60),
     ),
-    LEFTOVERS: (Rung("remove what no unit has", _sweep),),
+    LEFTOVERS: (Remedy("remove what no unit has", _sweep),),
 }
 
 # What a person could do, where the ladder has ended.
@@ -170,6 +172,6 @@ ADVICE: Mapping[str, str] = {
 }
 
 
-def applies(rung: Rung, scene: Scene) -> bool:
+def applies(rung: Remedy, scene: Situation) -> bool:
     """Whether the rung is one for what was seen."""
     return not (rung.idle and scene.running) and re.search(rung.when, scene.fault.said) is not None

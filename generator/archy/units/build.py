@@ -126,7 +126,7 @@ def keep(root: str, source: Source, built: Built) -> None:
     A refusal is not kept: the generator then says again, at every reload, what is wrong.
     """
     now = installed.source(root, source.id)
-    if now.content != source.content or now.beside != source.beside or built.app is None:
+    if now.content != source.content or now.files != source.files or built.app is None:
         return
     bundles = {}
     if not built.problems:

@@ -52,8 +52,8 @@ def text_key(tools: bytes, source: Source) -> str:
 
 def units_key(tools: bytes, source: Source) -> str:
     """The digest of everything that the units of an app depend on; `tools` is the `toolchain`."""
-    beside = "\0".join(sorted(source.beside)).encode("utf-8", "surrogateescape")
-    return _digest(tools, source.content, source.accepted, beside)
+    files = "\0".join(sorted(source.files)).encode("utf-8", "surrogateescape")
+    return _digest(tools, source.content, source.accepted, files)
 
 
 def _digest(*parts: bytes | None) -> str:

@@ -42,12 +42,12 @@ def drift(root: str) -> str:
     return ""
 
 
-def tried(root: str) -> str:
+def unmended(root: str) -> str:
     """What a reload did not mend; empty if there is nothing of that kind."""
     return (read.read(paths.under(root, _TRIED)) or b"").decode(errors="replace").partition("\n")[2]
 
 
-def is_hopeless(root: str, drifted: str) -> bool:
+def is_futile(root: str, drifted: str) -> bool:
     """Whether a reload has not mended the same just now: is the generator masked, or does it fail?"""
     try:
         age = time.time() - os.stat(paths.under(root, _TRIED)).st_mtime
@@ -61,11 +61,11 @@ def _attempt(root: str, drifted: str) -> bytes:
     return _state(root) + b"\n" + drifted.encode()
 
 
-def judge(root: str, drifted: str) -> None:
+def record(root: str, drifted: str) -> None:
     """After a reload, or a pass that needed none: keep what is still wrong."""
     if drifted:
         write.replace_file(root, _TRIED, _attempt(root, drifted), os.geteuid(), os.getegid(), 0o600)
-    elif tried(root):
+    elif unmended(root):
         write.remove(root, _TRIED)
 
 

@@ -196,7 +196,7 @@ def test_the_whole_pass(web: Node, capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_changed_is_nothing_done(web: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     web.prepare()
     before = {path: path.lstat().st_mtime_ns for path in web.root.rglob("*") if path.name != "lock"}
-    monkeypatch.setattr("archy.prepare.apply.Pass", lambda *_: pytest.fail("a pass was made"))
+    monkeypatch.setattr("archy.prepare.apply.Preparation", lambda *_: pytest.fail("a pass was made"))
     assert web.prepare() == 0
     assert {path: path.lstat().st_mtime_ns for path in web.root.rglob("*") if path.name != "lock"} == before
 

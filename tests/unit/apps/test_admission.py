@@ -89,7 +89,7 @@ def test_two_that_came_at_once_are_both_refused_and_good_alone(node: Node) -> No
         node.app(one, app_text(one, app=f"dependencies: [{{app_id: {other}}}]"))
     assert node.failures().keys() == {"one", "two"}
     for app_id in ("one", "two"):
-        assert node.failures(app_id, insist=True).keys() == {app_id}
+        assert node.failures(app_id, retry_failed=True).keys() == {app_id}
     shutil.rmtree(node.path("/etc/archy/apps/one"))
-    assert node.failures("two", insist=True) == {}
+    assert node.failures("two", retry_failed=True) == {}
     assert node.generate()[1] == []

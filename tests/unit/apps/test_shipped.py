@@ -129,7 +129,7 @@ def test_keys_are_in_one_order(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_catalogue_asks_for_no_grant(name: str) -> None:
-    assert grants.wishes(CATALOGUE[name], frozenset(CATALOGUE)) == []
+    assert grants.required(CATALOGUE[name], frozenset(CATALOGUE)) == []
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -139,9 +139,9 @@ def test_an_example_asks_for_what_it_says(name: str) -> None:
         "sensor": ["devices: /dev/serial/by-id/usb-0658_0200-if00", "paths: /srv/zwave-backups"],
     }
     app = app_in(REPO / "docs/examples" / name)
-    assert [str(wish) for wish in grants.wishes(app)] == wanted.get(name, [])
+    assert [str(wish) for wish in grants.required(app)] == wanted.get(name, [])
     granted = grants.parse(f"{name}: {{devices: [/dev/serial], paths: [/srv/zwave-backups]}}".encode())
-    assert grants.lacking(app, granted) == []
+    assert grants.missing(app, granted) == []
 
 
 def test_no_app_is_named_in_what_all_have_in_common() -> None:

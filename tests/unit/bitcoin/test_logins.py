@@ -17,7 +17,7 @@ from archy.bitcoin import logins as bitcoin_logins
 from archy.errors import CannotDerive
 from archy.manifest.model import App
 from archy.prepare import render
-from archy.prepare.render import Facts
+from archy.prepare.render import Context
 
 OLD, NEW = "0" * 64, "f" * 64
 
@@ -133,9 +133,9 @@ TEMPLATE = """\
 """
 
 
-def known(*apps: tuple[str, App]) -> Facts:
+def known(*apps: tuple[str, App]) -> Context:
     summaries = {app_id: facts.summary(app) for app_id, app in apps}
-    return Facts(FACTS.owner, FACTS.settings, {}, frozenset(summaries), summaries)
+    return Context(FACTS.owner, FACTS.settings, {}, frozenset(summaries), summaries)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def known(*apps: tuple[str, App]) -> Facts:
 )
 def test_the_provider_s_template(values: dict[str, str], text: str) -> None:
     everything = known(("bitcoin", PROVIDER), ("lnd", CONSUMER), ("web", app_of()))
-    one = material(PROVIDER, everything, beside={"t.j2": TEMPLATE}, values=values)
+    one = material(PROVIDER, everything, templates={"t.j2": TEMPLATE}, values=values)
     assert render.content(one, PROVIDER.files[0]) == text
 
 
@@ -163,7 +163,7 @@ def test_who_does_not_declare_the_secret_sees_no_logins() -> None:
     values = {"bitcoin-rpc-password": NEW}
     for template in (TEMPLATE, "{{ secret('bitcoin-rpc-password') }}", "{{ rpcauth('x', 'bitcoin-rpc-password') }}"):
         with pytest.raises(CannotDerive, match=r"secret bitcoin-rpc-password is not declared in the app's generated_s"):
-            render.content(material(app, beside={"t.j2": template}, values=values), app.files[0])
+            render.content(material(app, templates={"t.j2": template}, values=values), app.files[0])
 
 
 def test_the_consumer_has_its_own_login() -> None:

@@ -57,7 +57,7 @@ class World:
 
     def waits(self, app_id: str, sub: str, says: str = "") -> None:
         name = f"archy-image@{app_id}.service"
-        self.units[name] = Unit(name, active="activating", sub=sub, says=says)
+        self.units[name] = Unit(name, active="activating", sub=sub, status_text=says)
 
     def ctl(self, *words: str) -> None:
         assert words[:3] == ("restart", "--no-block", "--")
@@ -78,7 +78,7 @@ def world(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     )
     monkeypatch.setenv("PATH", path["PATH"])
     monkeypatch.setattr(systemd, "units", lambda names: {n: result.units[n] for n in names if n in result.units})
-    monkeypatch.setattr(systemd, "ctl", result.ctl)
+    monkeypatch.setattr(systemd, "systemctl", result.ctl)
     return result
 
 
@@ -111,7 +111,7 @@ def test_list(archy: Any, world: World) -> None:
 def test_what_was_said_long_ago_is_not_repeated(archy: Any, world: World) -> None:
     world.waits("db", "start", "fetching it")
     name = "archy-image@db.service"
-    world.units[name] = Unit(name, active="inactive", says="fetching it")
+    world.units[name] = Unit(name, active="inactive", status_text="fetching it")
     assert json.loads(archy("image", "list", "--json").out)["images"][1]["says"] == ""
 
 
@@ -188,9 +188,9 @@ def test_only_root_may(archy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_an_installation_shows(world: World, active: str, says: str, shown: tuple[str, str]) -> None:
     name = "archy-image@web.service"
-    world.units[name] = Unit(name, active=active, says=says)
+    world.units[name] = Unit(name, active=active, status_text=says)
     assert jobs._waits("web") == shown
     assert jobs._waits("other") == ("", "")
     held = "archy-wait@other.service"
-    world.units[held] = Unit(held, active="activating", says="Bitcoin is syncing: 12.3%")
+    world.units[held] = Unit(held, active="activating", status_text="Bitcoin is syncing: 12.3%")
     assert jobs._waits("other") == ("Bitcoin is syncing: 12.3%", "")

@@ -38,7 +38,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
 
 def show() -> None:
     output.table(["APP", "STATE"], [["a", "active"], ["bb", "failed"]], {"active": "green", "failed": "red"})
-    output.complain(CannotDo("do", "there", "so", "then"))
+    output.print_error(CannotDo("do", "there", "so", "then"))
 
 
 PLAIN = "APP  STATE\na    active\nbb   failed\narchy: do: there: so\nhint: then\n"
@@ -106,7 +106,7 @@ def test_a_table_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_is_unicode_and_ends_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    output.emit({"a": "ä₿"})
+    output.print_json({"a": "ä₿"})
     assert capsys.readouterr().out == '{\n  "a": "ä₿"\n}\n'
 
 

@@ -16,9 +16,9 @@ from archy.health import current
 from archy.health.current import PROBE_UNIT, RECOVER_UNIT
 from archy.host import systemd
 from archy.probe import report
+from archy.reconcile import plan
 from archy.reconcile import status as reconcile_status
-from archy.reconcile.plan import survey
-from archy.recover.incidents import Recovery
+from archy.recover.incidents import Incidents
 
 
 def left() -> Any:
@@ -27,7 +27,7 @@ def left() -> Any:
     previous = {"history": entry, "faults": entry, "liveness": {}}
     found = probe(listed(), apps={"web": container(no())})
     node = state(running(health=HEALTH), monotonic=10.0, probe=found, previous=previous)
-    return json.loads(reconcile_status.pack(reconcile_status.assess(survey(node, Recovery()))))
+    return json.loads(reconcile_status.pack(reconcile_status.assess(plan.make(node, Incidents()))))
 
 
 def read(node: Node, found: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_whether_the_recovery_is_at_work(
         PROBE_UNIT: systemd.Unit(PROBE_UNIT, began=0.0),
     }
     monkeypatch.setattr(systemd, "units", lambda names: {name: units[name] for name in names if name in units})
-    assert current.node(node.name, {}).recovering == recovering
+    assert current.observe(node.name, {}).recovering == recovering
 
 
 def test_while_the_probe_is_at_work_what_it_said_before_counts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,27 +89,35 @@ def test_while_the_probe_is_at_work_what_it_said_before_counts(node: Node, monke
     at_work = {PROBE_UNIT: systemd.Unit(PROBE_UNIT, active="activating", began=1.0)}
     monkeypatch.setattr(systemd, "units", lambda names: at_work)
     node.write(paths.PROBE, "")
-    assert current.node(node.name, {}).probe == report.Probe()
+    assert current.observe(node.name, {}).probe == report.Report()
     said = file(("web",))
     node.write(paths.PROBE_CACHE, json.dumps(said))
-    assert current.node(node.name, {}).probe.at == said["at"]
+    assert current.observe(node.name, {}).probe.at == said["at"]
 
 
-QUEUED = {"loaded": True, "busy": True}
+QUEUED = {"loaded": True, "has_job": True}
 
 
 @pytest.mark.parametrize(
     ("unit", "image", "wanted"),
     [
-        (QUEUED, {"active": "activating", "says": "fetching x"}, "fetching x"),
-        ({**QUEUED, "active": "failed", "sub": "failed"}, {"active": "activating", "says": "fetching x"}, "fetching x"),
-        ({**QUEUED, "active": "activating", "sub": "auto-restart-queued"}, {"active": "activating", "says": "x"}, "x"),
+        (QUEUED, {"active": "activating", "status_text": "fetching x"}, "fetching x"),
+        (
+            {**QUEUED, "active": "failed", "sub": "failed"},
+            {"active": "activating", "status_text": "fetching x"},
+            "fetching x",
+        ),
+        (
+            {**QUEUED, "active": "activating", "sub": "auto-restart-queued"},
+            {"active": "activating", "status_text": "x"},
+            "x",
+        ),
         (QUEUED, {"active": "activating"}, ""),
-        (QUEUED, {"active": "inactive", "says": "fetching x"}, ""),
+        (QUEUED, {"active": "inactive", "status_text": "fetching x"}, ""),
         (QUEUED, None, ""),
-        ({"loaded": True}, {"active": "activating", "says": "fetching x"}, ""),
-        ({**QUEUED, "active": "activating", "sub": "start"}, {"active": "activating", "says": "fetching x"}, ""),
-        ({**QUEUED, "active": "active", "sub": "running"}, {"active": "activating", "says": "fetching x"}, ""),
+        ({"loaded": True}, {"active": "activating", "status_text": "fetching x"}, ""),
+        ({**QUEUED, "active": "activating", "sub": "start"}, {"active": "activating", "status_text": "fetching x"}, ""),
+        ({**QUEUED, "active": "active", "sub": "running"}, {"active": "activating", "status_text": "fetching x"}, ""),
     ],
 )
 def test_an_app_that_waits_for_its_image(
@@ -120,7 +128,7 @@ def test_an_app_that_waits_for_its_image(
     if image is not None:
         units["archy-image@web.service"] = systemd.Unit("archy-image@web.service", **image)
     monkeypatch.setattr(systemd, "units", lambda names: {name: units[name] for name in names if name in units})
-    assert [app.fetching for app in current.node(node.name, {}).apps] == [wanted]
+    assert [app.image_status for app in current.observe(node.name, {}).apps] == [wanted]
 
 
 def test_systemd_is_not_asked_of_images_while_no_app_waits(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +140,6 @@ def test_systemd_is_not_asked_of_images_while_no_app_waits(node: Node, monkeypat
         return {}
 
     monkeypatch.setattr(systemd, "units", units)
-    current.node(node.name, {})
+    current.observe(node.name, {})
     assert "archy-web.service" in asked
     assert "archy-image@web.service" not in asked

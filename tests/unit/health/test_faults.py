@@ -12,32 +12,32 @@ from support import down, running, state
 
 from archy.health.current import AppState
 from archy.health.faults import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault, could_see, faults
-from archy.probe.checks import REFUSED, SILENT, WRONG
-from archy.probe.report import Answer, Listed, Probe, Probed
+from archy.probe.checks import BAD_ANSWER, REFUSED, TIMEOUT
+from archy.probe.report import CheckResult, ContainerReport, PodmanContainer, Report
 
-LOST = Answer(False, REFUSED, "no name server: Connection refused", ASKED)
+LOST = CheckResult(False, REFUSED, "no name server: Connection refused", ASKED)
 TIMER = f"{OTHER}-0123456789abcdef.timer"
 
 
-def found(*installed: AppState, known: tuple[Listed, ...] = (listed(),), **fields: Any) -> list[Fault]:
+def found(*installed: AppState, known: tuple[PodmanContainer, ...] = (listed(),), **fields: Any) -> list[Fault]:
     """The faults of a node with these apps and this probe."""
     return faults(state(*installed or (running(),), probe=probe(*known, **fields)))
 
 
 def test_a_node_that_is_well() -> None:
-    names = Answer(True, "", "", ASKED)
+    names = CheckResult(True, "", "", ASKED)
     assert found(apps={"web": container(names=names)}, pasta=True, timers=(f"{ID}-1.timer",)) == []
 
 
 def test_nothing_is_known_without_a_probe() -> None:
-    assert faults(state(running(), probe=Probe())) == []
-    assert faults(state(running(), probe=Probe(error="no answer"))) == []
-    assert faults(state(probe=Probe(containers=()))) == []
+    assert faults(state(running(), probe=Report())) == []
+    assert faults(state(running(), probe=Report(error="no answer"))) == []
+    assert faults(state(probe=Report(containers=()))) == []
 
 
 def test_podman_does_not_answer() -> None:
     """Nothing else can be told then, whatever else the probe says."""
-    silent = Probe(
+    silent = Report(
         at=ASKED,
         apps={"web": container(names=LOST)},
         podman_error="no answer within 8 s",
@@ -57,7 +57,7 @@ def test_a_name_that_does_not_resolve() -> None:
 
 def test_names_that_were_not_asked_for_or_resolve() -> None:
     assert found(apps={"web": container(names=None)}) == []
-    assert found(apps={"web": container(names=Answer(True, "", "", ASKED))}) == []
+    assert found(apps={"web": container(names=CheckResult(True, "", "", ASKED))}) == []
 
 
 def test_many_names_are_one_fault_with_a_short_text() -> None:
@@ -75,11 +75,11 @@ def test_many_names_are_one_fault_with_a_short_text() -> None:
     [
         ({}, False),
         ({"b": container(id=OTHER, names=LOST)}, True),
-        ({"b": container(id=OTHER, names=Answer(True, "", "", ASKED))}, False),
+        ({"b": container(id=OTHER, names=CheckResult(True, "", "", ASKED))}, False),
         ({"b": container(id=OTHER, names=None)}, False),  # it has a network of its own: pasta
     ],
 )
-def test_whether_it_concerns_all(others: dict[str, Probed], whole: bool) -> None:
+def test_whether_it_concerns_all(others: dict[str, ContainerReport], whole: bool) -> None:
     known = (listed(), *(listed(OTHER, app=app) for app in others))
     (fault,) = found(running(), running("b"), known=known, apps={"web": container(names=LOST), **others})
     assert fault.said.startswith("all apps: ") == whole
@@ -87,7 +87,7 @@ def test_whether_it_concerns_all(others: dict[str, Probed], whole: bool) -> None
 
 @pytest.mark.parametrize(
     ("load", "kind", "is_fault"),
-    [(2.0, SILENT, True), (2.1, SILENT, False), (99.0, REFUSED, True), (99.0, WRONG, True)],
+    [(2.0, TIMEOUT, True), (2.1, TIMEOUT, False), (99.0, REFUSED, True), (99.0, BAD_ANSWER, True)],
 )
 def test_on_a_loaded_machine_a_name_server_may_be_silent(load: float, kind: str, is_fault: bool) -> None:
     seen = found(apps={"web": container(names=replace(LOST, kind=kind))}, load=load)
@@ -118,7 +118,9 @@ def test_where_nothing_runs_nobody_needs_a_way_out(app: AppState, is_fault: bool
 
 
 @pytest.mark.parametrize("known", [(), (listed(OTHER, app="b"),)])
-def test_what_podman_has_forgotten_has_no_name_and_that_is_no_fault_of_the_network(known: tuple[Listed, ...]) -> None:
+def test_what_podman_has_forgotten_has_no_name_and_that_is_no_fault_of_the_network(
+    known: tuple[PodmanContainer, ...],
+) -> None:
     """It is restarted, and connected anew with that."""
     apps = [running(), running("b")]
     assert found(*apps, known=known, apps={"web": container(names=LOST), "b": container(id=OTHER)}) == []
@@ -131,27 +133,27 @@ def test_no_way_out(pasta: bool | None, is_fault: bool) -> None:
 
 
 def test_no_way_out_comes_first() -> None:
-    wrong = replace(LOST, kind=WRONG, said="the name web resolves to nothing instead of 10.89.0.2")
+    wrong = replace(LOST, kind=BAD_ANSWER, said="the name web resolves to nothing instead of 10.89.0.2")
     (fault,) = found(apps={"web": container(names=wrong)}, pasta=False)
     assert fault.said == f"pasta does not run: no way out; web: {wrong.said}"
 
 
 # The storage.
 
-FAILING = {"active": "activating", "sub": "auto-restart", "restarts": 3, "status": 125}
+FAILING = {"active": "activating", "sub": "auto-restart", "restarts": 3, "exit_status": 125}
 
 
 @pytest.mark.parametrize(
     ("fields", "is_fault"),
     [
         ({}, True),
-        ({"status": 126}, True),
-        ({"status": 127}, True),
+        ({"exit_status": 126}, True),
+        ({"exit_status": 127}, True),
         ({"sub": "start"}, True),
         ({"restarts": 300}, True),
-        ({"status": 1}, False),
-        ({"status": 0}, False),
-        ({"status": 128}, False),
+        ({"exit_status": 1}, False),
+        ({"exit_status": 0}, False),
+        ({"exit_status": 128}, False),
         ({"restarts": 2}, False),
         ({"active": "active", "sub": "running"}, False),
         ({"active": "failed", "sub": "failed"}, False),
@@ -164,7 +166,7 @@ def test_podman_fails_to_start_an_app_again_and_again(fields: dict[str, Any], is
 
 
 def test_all_that_fail_to_start_are_one_fault() -> None:
-    apps = [running("a", **FAILING), running("b"), running("c", **{**FAILING, "status": 127})]
+    apps = [running("a", **FAILING), running("b"), running("c", **{**FAILING, "exit_status": 127})]
     assert found(*apps, known=(), apps={}) == [Fault(STORAGE, "Podman fails to start a, c", ("a", "c"))]
 
 
@@ -182,12 +184,12 @@ def test_a_container_that_its_unit_has_not() -> None:
         (listed(OTHER, "created"), True),
         (listed(OTHER, "running"), False),
         (listed(OTHER, "exited", "old"), False),
-        (Listed(OTHER, "exited", "x", ""), False),
-        (Listed(OTHER, "running", "x", "postgres.service"), False),
-        (Listed(OTHER, "exited", "x", "my-archy-web.service"), False),
+        (PodmanContainer(OTHER, "exited", "x", ""), False),
+        (PodmanContainer(OTHER, "running", "x", "postgres.service"), False),
+        (PodmanContainer(OTHER, "exited", "x", "my-archy-web.service"), False),
     ],
 )
-def test_only_containers_of_ours_are_swept(entry: Listed, is_fault: bool) -> None:
+def test_only_containers_of_ours_are_swept(entry: PodmanContainer, is_fault: bool) -> None:
     """Not those that somebody else, as the service user, has made, nor those of an app that is not installed.
 
     One that runs beside that of its unit is somebody's: of a cgroup of its own, say.
@@ -241,7 +243,7 @@ def test_an_answer_of_podman_that_is_older_than_a_stop_sweeps_nothing() -> None:
 def test_the_container_that_runs_is_never_left_over() -> None:
     """Whatever Podman says of it."""
     assert found(known=(listed(state="exited"),), apps={"web": container()}) == []
-    renamed = Listed(ID, "running", "x", "archy-gone.service")
+    renamed = PodmanContainer(ID, "running", "x", "archy-gone.service")
     assert found(known=(renamed,), apps={"web": container()}) == []
 
 
@@ -249,7 +251,7 @@ def test_timers_of_containers_that_are_gone() -> None:
     """Not of those that Podman still knows: it will remove them itself."""
     third = "c" * 64
     timers = (f"{ID}-1.timer", TIMER, f"{third}-1.timer")
-    known = (listed(), Listed(third, "exited", "x", ""))
+    known = (listed(), PodmanContainer(third, "exited", "x", ""))
     (fault,) = found(known=known, apps={"web": container()}, timers=timers)
     assert fault == Fault(LEFTOVERS, "1 health timers of containers that are gone", (), (), (TIMER,))
 
@@ -285,14 +287,16 @@ ALL = [Fault(kind, "x", ("web",)) for kind in (PODMAN, NETWORK, STORAGE, LEFTOVE
 
 
 @pytest.mark.parametrize("fault", ALL, ids=lambda fault: str(fault.kind))
-@pytest.mark.parametrize("seen", [Probe(), Probe(at=ASKED), Probe(error="no answer"), Probe(error="x", containers=())])
-def test_who_is_blind_sees_nothing(fault: Fault, seen: Probe) -> None:
+@pytest.mark.parametrize(
+    "seen", [Report(), Report(at=ASKED), Report(error="no answer"), Report(error="x", containers=())]
+)
+def test_who_is_blind_sees_nothing(fault: Fault, seen: Report) -> None:
     assert not could_see(state(running(), probe=seen), fault)
 
 
 @pytest.mark.parametrize("fault", ALL, ids=lambda fault: str(fault.kind))
 def test_a_podman_that_does_not_answer_is_all_that_is_seen_then(fault: Fault) -> None:
-    silent = Probe(at=ASKED, podman_error="no answer within 8 s")
+    silent = Report(at=ASKED, podman_error="no answer within 8 s")
     assert could_see(state(running(), probe=silent), fault) == (fault.kind == PODMAN)
 
 
@@ -336,7 +340,7 @@ def test_what_concerns_nobody_is_seen_at_once() -> None:
 def test_what_is_there_could_be_seen() -> None:
     """Of each kind: who could not see it could not have found it."""
     cases = [
-        state(running(), probe=Probe(at=ASKED, podman_error="x")),
+        state(running(), probe=Report(at=ASKED, podman_error="x")),
         state(running(), probe=probe(listed(), apps={"web": container(names=LOST)}, pasta=False)),
         state(running(), probe=probe(listed(), listed(OTHER, "exited"), apps={"web": container()}, timers=(TIMER,))),
     ]

@@ -12,11 +12,11 @@ from support import UP, down, running, state
 
 from archy.health.current import AppState, NodeState
 from archy.health.liveness import HEALTHY, NONE, STARTING, UNHEALTHY, Health, judge
-from archy.probe.checks import REFUSED, SILENT, WRONG
-from archy.probe.report import Answer, Listed, Probe, Probed
+from archy.probe.checks import BAD_ANSWER, REFUSED, TIMEOUT
+from archy.probe.report import CheckResult, ContainerReport, PodmanContainer, Report
 
 KNOWN = (listed(),)
-START = {"active": "activating", "sub": "start", "busy": True}
+START = {"active": "activating", "sub": "start", "has_job": True}
 
 
 class Passes:
@@ -28,63 +28,71 @@ class Passes:
         self.now = ASKED
         self.entry: dict[str, Any] = {}
 
-    def see(self, found: Probed, known: tuple[Listed, ...] | None = KNOWN, load: float = 0, **fields: Any) -> Health:
+    def see(
+        self, found: ContainerReport, known: tuple[PodmanContainer, ...] | None = KNOWN, load: float = 0, **fields: Any
+    ) -> Health:
         """The next pass. The answers are of the same moment as the probe, if they have none."""
         self.now += 30
         made: dict[str, Any] = {"at": self.now, "podman_at": self.now, "load": load, "apps": {"web": self.fresh(found)}}
-        return self.judged(Probe(**{**made, "containers": known, **fields}))
+        return self.judged(Report(**{**made, "containers": known, **fields}))
 
-    def fresh(self, found: Probed) -> Probed:
+    def fresh(self, found: ContainerReport) -> ContainerReport:
         check = found.check and replace(found.check, at=self.now - 1)
         return replace(found, check=check)
 
-    def judged(self, found: Probe) -> Health:
+    def judged(self, found: Report) -> Health:
         """What a pass makes of this answer; it is not asked again if it has been seen already."""
         previous = {"liveness": {"web": self.entry}}
         node = state(self.app, monotonic=self.now + 5, probe=found, previous=previous, **self.fields)
         health = judge(node).get("web", Health())
-        self.entry = dict(health.entry)
+        self.entry = dict(health.counters)
         return health
 
 
-def health_of(app: AppState, found: Probed, *known: Listed, **fields: Any) -> Health | None:
+def health_of(app: AppState, found: ContainerReport, *known: PodmanContainer, **fields: Any) -> Health | None:
     """What the first pass makes of it."""
     return judge(state(app, probe=probe(*known or KNOWN, apps={"web": found}, **fields))).get("web")
 
 
 def test_who_serves_is_healthy() -> None:
     found = Passes().see(container())
-    assert (found.state, found.said, found.fault, found.stopped, found.frozen) == (HEALTHY, "", "", False, False)
+    assert (found.state, found.message, found.restart_reason, found.stopped, found.frozen) == (
+        HEALTHY,
+        "",
+        "",
+        False,
+        False,
+    )
     assert not found.is_pending
 
 
 def test_who_is_asked_nothing_is_neither() -> None:
     found = Passes(running()).see(container(None))
-    assert (found.state, found.fault, found.is_pending) == (NONE, "", False)
+    assert (found.state, found.restart_reason, found.is_pending) == (NONE, "", False)
 
 
 @pytest.mark.parametrize(("retries", "passes"), [(1, 1), (2, 2), (3, 3), (10, 10)])
-@pytest.mark.parametrize("kind", [REFUSED, WRONG, SILENT])
+@pytest.mark.parametrize("kind", [REFUSED, BAD_ANSWER, TIMEOUT])
 def test_so_many_failures_in_a_row_and_it_is_dead(retries: int, passes: int, kind: str) -> None:
     seen = Passes(running(health={**HEALTH, "retries": retries}))
     seen.see(container())
     found = [seen.see(container(no(kind, "why"))) for _ in range(passes)]
     said = f"does not answer, {retries} times in a row: why"
-    assert [one.fault for one in found] == [""] * (passes - 1) + [said]
+    assert [one.restart_reason for one in found] == [""] * (passes - 1) + [said]
     assert all(one.is_pending for one in found)
 
 
 def test_one_failure_is_not_worth_a_word_two_are() -> None:
     seen = Passes(running(health={**HEALTH, "retries": 9}))
     found = [seen.see(container(no(said="why"))) for _ in range(3)]
-    assert [(one.state, one.said) for one in found] == [(HEALTHY, ""), (UNHEALTHY, "why"), (UNHEALTHY, "why")]
+    assert [(one.state, one.message) for one in found] == [(HEALTHY, ""), (UNHEALTHY, "why"), (UNHEALTHY, "why")]
 
 
 def test_an_answer_ends_the_row() -> None:
     seen = Passes()
     answers = [no(), no(), YES, no(), no(), YES, no(), no(), no()]
     found = [seen.see(container(answer)) for answer in answers]
-    assert [bool(one.fault) for one in found] == [False] * 8 + [True]
+    assert [bool(one.restart_reason) for one in found] == [False] * 8 + [True]
     assert [one.is_pending for one in found] == [not answer.ok for answer in answers]
 
 
@@ -97,21 +105,21 @@ def test_the_same_answer_counts_once() -> None:
         seen.now += 30
         old = container(no(at=asked))
         found = seen.judged(probe(*KNOWN, at=seen.now, apps={"web": old}))
-        assert (found.fault, found.entry["failed"]) == ("", 1)
+        assert (found.restart_reason, found.counters["failed"]) == ("", 1)
 
 
 def test_while_the_node_is_mended_the_last_failure_is_not_reached() -> None:
     """Apps fail for reasons of the node then; the answer after that decides."""
     for answer, dead in ((YES, False), (no(), True)):
         seen = Passes(recovering=True)
-        assert [seen.see(container(no())).fault for _ in range(9)] == [""] * 9
+        assert [seen.see(container(no())).restart_reason for _ in range(9)] == [""] * 9
         seen.fields = {}
-        assert bool(seen.see(container(answer)).fault) is dead
+        assert bool(seen.see(container(answer)).restart_reason) is dead
 
 
 def test_what_is_to_end_may_do_so_whatever_podman_has_forgotten() -> None:
     seen = Passes(running(one_shot=True))
-    assert [seen.see(container(None), known=()).fault for _ in range(5)] == [""] * 5
+    assert [seen.see(container(None), known=()).restart_reason for _ in range(5)] == [""] * 5
 
 
 def test_a_restart_is_a_new_beginning() -> None:
@@ -119,19 +127,19 @@ def test_a_restart_is_a_new_beginning() -> None:
     for _ in range(2):
         seen.see(container(no()))
     found = seen.see(container(no(), id=OTHER), (listed(OTHER),))
-    assert (found.fault, found.entry["failed"], found.entry["id"]) == ("", 1, OTHER)
+    assert (found.restart_reason, found.counters["failed"], found.counters["id"]) == ("", 1, OTHER)
 
 
 @pytest.mark.parametrize(
     ("load", "cpu", "kind", "counts"),
     [
-        (0.0, 0.0, SILENT, 1),
-        (2.0, 0.0, SILENT, 1),
-        (2.1, 0.0, SILENT, 0.1),
-        (0.0, 2.9, SILENT, 1),
-        (0.0, 3.1, SILENT, 0.1),
+        (0.0, 0.0, TIMEOUT, 1),
+        (2.0, 0.0, TIMEOUT, 1),
+        (2.1, 0.0, TIMEOUT, 0.1),
+        (0.0, 2.9, TIMEOUT, 1),
+        (0.0, 3.1, TIMEOUT, 0.1),
         (50.0, 30.0, REFUSED, 1),
-        (50.0, 30.0, WRONG, 1),
+        (50.0, 30.0, BAD_ANSWER, 1),
     ],
     ids=str,
 )
@@ -140,19 +148,19 @@ def test_slow_is_not_dead(load: float, cpu: float, kind: str, counts: float) -> 
     seen = Passes()
     seen.see(container(cpu=100))
     found = seen.see(container(no(kind), cpu=100 + cpu), load=load)
-    assert found.entry["failed"] == counts
+    assert found.counters["failed"] == counts
 
 
 def test_who_is_busy_and_silent_for_ever_is_dead_in_the_end() -> None:
     seen = Passes()
     seen.see(container(cpu=0))
-    found = [seen.see(container(no(SILENT), cpu=30.0 * number)) for number in range(1, 31)]
-    assert [bool(one.fault) for one in found] == [False] * 29 + [True]
+    found = [seen.see(container(no(TIMEOUT), cpu=30.0 * number)) for number in range(1, 31)]
+    assert [bool(one.restart_reason) for one in found] == [False] * 29 + [True]
     assert [one.state for one in found].index(UNHEALTHY) == 19
 
 
 def test_of_an_app_that_is_seen_the_first_time_nobody_knows_what_it_has_used() -> None:
-    assert Passes().see(container(no(SILENT), cpu=9999)).entry["failed"] == 1
+    assert Passes().see(container(no(TIMEOUT), cpu=9999)).counters["failed"] == 1
 
 
 def test_what_it_has_used_is_what_it_used_since_it_was_asked_last() -> None:
@@ -164,12 +172,12 @@ def test_what_it_has_used_is_what_it_used_since_it_was_asked_last() -> None:
         seen.now += 30
         old = container(replace(YES, at=asked), cpu=15.0 * number)
         seen.judged(probe(*KNOWN, at=seen.now, apps={"web": old}))
-    assert seen.see(container(no(SILENT), cpu=150.0)).entry["failed"] == 0.1
+    assert seen.see(container(no(TIMEOUT), cpu=150.0)).counters["failed"] == 0.1
 
 
 def test_an_app_of_which_no_version_was_ever_good() -> None:
     seen = Passes(running(summary=None))
-    assert [bool(seen.see(container(no())).fault) for _ in range(3)] == [False, False, True]
+    assert [bool(seen.see(container(no())).restart_reason) for _ in range(3)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -180,16 +188,16 @@ def test_an_app_of_which_no_version_was_ever_good() -> None:
         ({"frozen": True, "main_stopped": True, "stopped": True}, "its unit is frozen", False, True),
     ],
 )
-@pytest.mark.parametrize("check", [None, YES, no(SILENT)])
+@pytest.mark.parametrize("check", [None, YES, no(TIMEOUT)])
 def test_who_is_held_goes_on_at_once_and_is_dead_if_that_does_not_help(
-    fields: dict[str, Any], said: str, stopped: bool, frozen: bool, check: Answer | None
+    fields: dict[str, Any], said: str, stopped: bool, frozen: bool, check: CheckResult | None
 ) -> None:
     """The kernel accepts connections for it: an answer in TCP says nothing."""
     seen = Passes()
     found = [seen.see(container(check, **fields)) for _ in range(3)]
     assert {(one.stopped, one.frozen) for one in found} == {(stopped, frozen)}
     assert [one.state for one in found[1:]] == [UNHEALTHY] * 2
-    assert [one.fault for one in found] == ["", "", f"does not answer, 3 times in a row: {said}"]
+    assert [one.restart_reason for one in found] == ["", "", f"does not answer, 3 times in a row: {said}"]
     assert all(one.is_pending for one in found)
 
 
@@ -197,20 +205,21 @@ def test_one_look_at_who_is_held_counts_once() -> None:
     seen = Passes()
     seen.see(container(frozen=True))
     found = [seen.judged(probe(*KNOWN, at=seen.now, apps={"web": container(frozen=True)})) for _ in range(5)]
-    assert {one.entry["failed"] for one in found} == {1}
+    assert {one.counters["failed"] for one in found} == {1}
 
 
 def test_after_it_went_on_its_next_answer_counts() -> None:
     seen = Passes()
     seen.see(container(frozen=True))
-    assert seen.see(container(no())).entry["failed"] == 2
-    assert seen.see(container()).entry["failed"] == 0
+    assert seen.see(container(no())).counters["failed"] == 2
+    assert seen.see(container()).counters["failed"] == 0
 
 
 @pytest.mark.parametrize(
-    ("check", "stopped"), [(no(SILENT), True), (no(REFUSED), True), (no(WRONG), True), (YES, False), (None, False)]
+    ("check", "stopped"),
+    [(no(TIMEOUT), True), (no(REFUSED), True), (no(BAD_ANSWER), True), (YES, False), (None, False)],
 )
-def test_a_stopped_child_is_let_go_on_if_the_app_does_not_serve(check: Answer | None, stopped: bool) -> None:
+def test_a_stopped_child_is_let_go_on_if_the_app_does_not_serve(check: CheckResult | None, stopped: bool) -> None:
     """A program may stop its own children, and that is nobody's business as long as it serves."""
     found = Passes().see(container(check, stopped=True))
     assert (found.stopped, found.is_pending) == (stopped, stopped)
@@ -220,7 +229,7 @@ def test_a_stopped_child_is_let_go_on_if_the_app_does_not_serve(check: Answer | 
     "app",
     [
         down(health=HEALTH),
-        running(busy=True),
+        running(has_job=True),
         running(active="activating", sub="auto-restart"),
         running(active="deactivating", sub="stop-sigterm"),
         running(active="failed", sub="failed"),
@@ -243,11 +252,11 @@ def test_a_probe_of_before_the_unit_s_last_change_says_nothing(changed: float, j
 def test_an_answer_of_before_the_unit_s_last_change_says_nothing(at: float, counts: float) -> None:
     found = health_of(running(changed=UP - 100), container(no(at=at)))
     assert found is not None
-    assert (found.entry["failed"], found.stopped, found.state) == (counts, False, HEALTHY if counts else NONE)
+    assert (found.counters["failed"], found.stopped, found.state) == (counts, False, HEALTHY if counts else NONE)
 
 
 def test_nothing_is_judged_without_a_probe() -> None:
-    assert judge(state(running(), probe=Probe(error="no answer"))) == judge(state(running(), probe=Probe())) == {}
+    assert judge(state(running(), probe=Report(error="no answer"))) == judge(state(running(), probe=Report())) == {}
 
 
 # What Podman knows of it.
@@ -262,17 +271,17 @@ def test_nothing_is_judged_without_a_probe() -> None:
         ((listed(state="created"),), "Podman calls its container created"),
     ],
 )
-def test_podman_must_say_it_twice(known: tuple[Listed, ...], fault: str) -> None:
+def test_podman_must_say_it_twice(known: tuple[PodmanContainer, ...], fault: str) -> None:
     seen = Passes()
     found = [seen.see(container(), known) for _ in range(2)]
-    assert [one.fault for one in found] == ["", fault]
+    assert [one.restart_reason for one in found] == ["", fault]
     assert [(one.state, one.is_pending) for one in found] == [(HEALTHY, True)] * 2
 
 
 def test_podman_may_be_wrong_once_now_and_then() -> None:
     seen = Passes()
     found = [seen.see(container(), known) for known in [(), KNOWN, (), KNOWN, ()]]
-    assert [one.fault for one in found] == [""] * 5
+    assert [one.restart_reason for one in found] == [""] * 5
     assert [one.is_pending for one in found] == [True, False, True, False, True]
 
 
@@ -282,7 +291,7 @@ def test_one_probe_counts_once() -> None:
     seen.see(container(), ())
     for _ in range(5):
         found = seen.judged(probe(at=seen.now, apps={"web": container()}))
-        assert (found.entry["odd"], found.fault) == (1, "")
+        assert (found.counters["podman_mismatch"], found.restart_reason) == (1, "")
 
 
 PORTS = "nobody passes on what comes to its ports"
@@ -303,29 +312,35 @@ def test_who_has_ports_needs_somebody_who_passes_on_what_comes_to_them(fields: d
     seen = Passes(running(health=HEALTH, **fields))
     asked = seen.now + 30
     found = [seen.see(container(forwarded=False), podman_at=asked) for _ in range(3)]
-    assert [one.fault for one in found] == ["", fault, fault]
+    assert [one.restart_reason for one in found] == ["", fault, fault]
     assert [one.is_pending for one in found] == [bool(fault)] * 3
-    assert seen.see(container(forwarded=True)).fault == ""
+    assert seen.see(container(forwarded=True)).restart_reason == ""
 
 
 def test_once_is_not_enough_for_that_either() -> None:
     """The start is not over, say."""
     seen = Passes(running(health=HEALTH, ports=True))
     found = [seen.see(container(forwarded=one)) for one in (False, True, False, True, False)]
-    assert [(one.fault, one.entry["odd"]) for one in found] == [("", 1), ("", 0), ("", 1), ("", 0), ("", 1)]
+    assert [(one.restart_reason, one.counters["podman_mismatch"]) for one in found] == [
+        ("", 1),
+        ("", 0),
+        ("", 1),
+        ("", 0),
+        ("", 1),
+    ]
 
 
 def test_nobody_is_restarted_for_its_ports_while_podman_does_not_answer() -> None:
     """It could not be started."""
     seen = Passes(running(health=HEALTH, ports=True))
     for _ in range(5):
-        assert seen.see(container(forwarded=False), None, podman_error="x").fault == ""
+        assert seen.see(container(forwarded=False), None, podman_error="x").restart_reason == ""
 
 
 @pytest.mark.parametrize("known", [(), (listed(OTHER),), (listed(state="exited"),)])
-def test_what_podman_says_of_it_comes_first(known: tuple[Listed, ...]) -> None:
+def test_what_podman_says_of_it_comes_first(known: tuple[PodmanContainer, ...]) -> None:
     seen = Passes(running(health=HEALTH, ports=True))
-    found = [seen.see(container(forwarded=False), known) for _ in range(2)][1].fault
+    found = [seen.see(container(forwarded=False), known) for _ in range(2)][1].restart_reason
     assert found.startswith("Podman ")
 
 
@@ -334,7 +349,7 @@ def test_what_podman_does_not_answer_is_no_answer() -> None:
     seen.see(container(), ())
     for _ in range(5):
         found = seen.see(container(), None, podman_error="locks in /libpod")
-        assert (found.entry["odd"], found.fault) == (1, "")
+        assert (found.counters["podman_mismatch"], found.restart_reason) == (1, "")
 
 
 def test_podman_s_answer_may_be_older_than_the_start() -> None:
@@ -342,35 +357,35 @@ def test_podman_s_answer_may_be_older_than_the_start() -> None:
     for began, odd in ((ASKED - 5, 0), (ASKED - 6, 1)):
         app = running(changed=began, began=began)
         found = judge(state(app, probe=probe(apps={"web": container(YES)})))["web"]
-        assert found.entry["odd"] == odd
+        assert found.counters["podman_mismatch"] == odd
 
 
 def test_while_it_starts_its_container_has_a_minute_to_leave_its_first_state() -> None:
     for began, odd in ((ASKED - 60, 0), (ASKED - 61, 1)):
-        app = running(**START | {"busy": False}, changed=began, began=began)
+        app = running(**START | {"has_job": False}, changed=began, began=began)
         created = listed(state="created")
         found = judge(state(app, probe=probe(created, apps={"web": container(None)})))["web"]
-        assert (found.entry["odd"], found.state) == (odd, STARTING)
+        assert (found.counters["podman_mismatch"], found.state) == (odd, STARTING)
 
 
 # An app that waits for its own readiness.
 
 
 def starting(**fields: Any) -> AppState:
-    return running(**{**START, "busy": False, "changed": UP - 3600, "began": UP - 3600, "health": HEALTH, **fields})
+    return running(**{**START, "has_job": False, "changed": UP - 3600, "began": UP - 3600, "health": HEALTH, **fields})
 
 
 def test_who_starts_has_as_much_time_as_its_unit_gives_it() -> None:
     seen = Passes(starting())
     found = [seen.see(container(no())) for _ in range(20)]
-    assert {(one.state, one.fault, one.said) for one in found} == {(STARTING, "", "")}
+    assert {(one.state, one.restart_reason, one.message) for one in found} == {(STARTING, "", "")}
 
 
 def test_who_answers_three_times_and_systemd_was_never_told() -> None:
     seen = Passes(starting())
     found = [seen.see(container()) for _ in range(3)]
     said = "answers, and systemd was never told that it is ready"
-    assert [(one.state, one.fault, one.is_pending) for one in found] == [
+    assert [(one.state, one.restart_reason, one.is_pending) for one in found] == [
         (STARTING, "", True),
         (STARTING, "", True),
         (STARTING, said, True),
@@ -384,25 +399,25 @@ def test_the_same_answer_tells_it_once() -> None:
     for _ in range(5):
         seen.now += 30
         old = container(replace(YES, at=asked))
-        assert seen.judged(probe(*KNOWN, at=seen.now, apps={"web": old})).entry["untold"] == 1
+        assert seen.judged(probe(*KNOWN, at=seen.now, apps={"web": old})).counters["not_notified"] == 1
 
 
 def test_who_has_begun_a_moment_ago_will_tell() -> None:
     seen = Passes(starting(changed=ASKED, began=ASKED))
     found = [seen.see(container()) for _ in range(4)]
-    assert [one.entry["untold"] for one in found] == [0, 1, 2, 3]
+    assert [one.counters["not_notified"] for one in found] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("load", "counts"), [(2.0, [1, 2, 3]), (2.1, [0, 0, 0])])
 def test_on_a_loaded_machine_systemd_may_be_told_later(load: float, counts: list[int]) -> None:
     seen = Passes(starting())
-    assert [seen.see(container(), load=load).entry["untold"] for _ in range(3)] == counts
+    assert [seen.see(container(), load=load).counters["not_notified"] for _ in range(3)] == counts
 
 
 def test_one_failure_and_it_is_not_ready_yet() -> None:
     seen = Passes(starting())
     found = [seen.see(container(answer)) for answer in (YES, YES, no(), YES, YES)]
-    assert [one.entry["untold"] for one in found] == [1, 2, 0, 1, 2]
+    assert [one.counters["not_notified"] for one in found] == [1, 2, 0, 1, 2]
 
 
 def test_failures_of_the_start_are_none_of_the_app_that_is_ready() -> None:
@@ -414,9 +429,9 @@ def test_failures_of_the_start_are_none_of_the_app_that_is_ready() -> None:
     seen.app = running(health=HEALTH, changed=seen.now + 10, began=UP - 3600)
     seen.now += 30
     found = seen.judged(probe(*KNOWN, at=seen.now, apps={"web": container(no(at=last))}))
-    assert (found.fault, found.entry["failed"]) == ("", 0)
+    assert (found.restart_reason, found.counters["failed"]) == ("", 0)
     found = seen.see(container(no()))
-    assert (found.fault, found.entry["failed"]) == ("", 1)
+    assert (found.restart_reason, found.counters["failed"]) == ("", 1)
 
 
 def test_one_that_podman_has_forgotten_is_not_restarted_while_podman_does_not_answer() -> None:
@@ -425,10 +440,10 @@ def test_one_that_podman_has_forgotten_is_not_restarted_while_podman_does_not_an
     for _ in range(2):
         seen.see(container(), ())
     found = seen.see(container(), None, podman_error="locks in /libpod")
-    assert found.fault == ""
+    assert found.restart_reason == ""
 
 
-@pytest.mark.parametrize("before", [{}, {"id": ID}, {"id": ID, "failed": 2}, {"failed": 9.0, "odd": 9.0}])
+@pytest.mark.parametrize("before", [{}, {"id": ID}, {"id": ID, "failed": 2}, {"failed": 9.0, "podman_mismatch": 9.0}])
 def test_whatever_the_last_pass_has_left(before: dict[str, Any]) -> None:
     node: NodeState = state(running(), probe=probe(*KNOWN, apps={"web": container()}))
-    assert judge(replace(node, previous={"liveness": {"web": before}}))["web"].fault == ""
+    assert judge(replace(node, previous={"liveness": {"web": before}}))["web"].restart_reason == ""

@@ -16,13 +16,13 @@ import pytest
 from support import Node
 
 from archy.host import steps, systemd
-from archy.host.steps import AsUser, Continue, Hold, Recover, Start, Step, Thaw
+from archy.host.steps import AsUser, Hold, Recover, Resume, Start, Step, Thaw
 
 
 @pytest.mark.parametrize(
     ("step", "words", "text"),
     [
-        (Continue("web"), "kill --kill-whom=all --signal=SIGCONT -- archy-web.service", "continue web (a signal had stopped it)"),
+        (Resume("web"), "kill --kill-whom=all --signal=SIGCONT -- archy-web.service", "continue web (a signal had stopped it)"),
         (Thaw("web"), "thaw -- archipelago.slice archipelago-apps.slice archy-web.service", "thaw web (its unit was frozen)"),
         (Recover("podman: x"), "start --no-block archy-recover.service", "systemctl start archy-recover.service (podman: x)"),
         (Start(("web", "db")), "start --no-block --job-mode=fail -- archy-web.service archy-db.service", "start web, db"),
@@ -30,8 +30,8 @@ from archy.host.steps import AsUser, Continue, Hold, Recover, Start, Step, Thaw
 )  # fmt: skip
 def test_what_systemd_is_asked(node: Node, monkeypatch: pytest.MonkeyPatch, step: Step, words: str, text: str) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(systemd, "ctl", lambda *arguments: asked.append(" ".join(arguments)))
-    steps.execute(node.name, [step])
+    monkeypatch.setattr(systemd, "systemctl", lambda *arguments: asked.append(" ".join(arguments)))
+    steps.apply(node.name, [step])
     assert (asked, str(step)) == ([words], text)
 
 
@@ -59,7 +59,7 @@ class Pid1:
         if refused and options["check"]:
             raise subprocess.CalledProcessError(1, words)
         if words[1] == "try-restart" and not refused and self.states[words[-1]].active != "inactive":
-            self.becomes(words[-1].removeprefix("archy-").removesuffix(".service"), active="deactivating", busy=True)
+            self.becomes(words[-1].removeprefix("archy-").removesuffix(".service"), active="deactivating", has_job=True)
         return subprocess.CompletedProcess([*words], int(refused), "", "")
 
     def becomes(self, app: str, **fields: Any) -> None:
@@ -76,7 +76,7 @@ class Pid1:
     def will(self, app: str, *states: str, **fields: Any) -> None:
         """With each look that follows."""
         name = f"archy-{app}.service"
-        self.grace[name] = [replace(self.states[name], active=state, busy=True, **fields) for state in states]
+        self.grace[name] = [replace(self.states[name], active=state, has_job=True, **fields) for state in states]
 
 
 HELD = "systemctl start --no-block archy-hold.service"
@@ -88,7 +88,7 @@ def restart(app: str) -> str:
 
 def hold(node: Node, *apps: str) -> str:
     step = Hold(apps)
-    steps.execute(node.name, [step])
+    steps.apply(node.name, [step])
     return str(step)
 
 
@@ -114,7 +114,7 @@ def test_who_is_down_is_not_waited_for(node: Node, monkeypatch: pytest.MonkeyPat
 def test_one_that_a_person_is_stopping_stays_stopped(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The restart of that one is refused, which is no error; it is waited for all the same."""
     pid1 = Pid1(monkeypatch, web="deactivating", db="active")
-    pid1.becomes("web", busy=True)
+    pid1.becomes("web", has_job=True)
     pid1.will("web", "deactivating", "deactivating", "inactive")
     pid1.will("db", "inactive")
     hold(node, "web", "db")
@@ -196,7 +196,7 @@ def test_a_command_is_run_as_the_service_user(node: Node, monkeypatch: pytest.Mo
     monkeypatch.setenv("SECRET", "x")
     run = Run(monkeypatch)
     step = AsUser(("podman", "ps", "a b"), 7)
-    steps.execute(node.name, [step])
+    steps.apply(node.name, [step])
     assert (run.words, str(step)) == (["podman", "ps", "a b"], "podman ps 'a b'")
     assert {key: run.options[key] for key in ("user", "group", "extra_groups", "timeout", "cwd", "check")} == {
         "user": 990,

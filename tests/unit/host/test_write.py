@@ -18,7 +18,7 @@ from support import REPO
 
 from archy.host import volatile
 from archy.host import write as host_write
-from archy.host.steps import Directory, File, Ownership, execute
+from archy.host.steps import Directory, File, Ownership, apply
 
 ME = (os.geteuid(), os.getegid())
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
@@ -165,7 +165,7 @@ def test_directories_are_made_and_left(root: Path) -> None:
 
 @needs_root
 def test_owners(root: Path) -> None:
-    execute(
+    apply(
         str(root),
         [
             Directory("/new/dir", 5, 6, 0o750),

@@ -14,7 +14,7 @@ from archy import paths
 from archy.apps import admission, installed
 from archy.errors import Refused
 from archy.manifest import grants, load
-from archy.manifest.grants import lacking, parse, wishes
+from archy.manifest.grants import missing, parse, required
 from archy.manifest.ownership import is_own
 
 HOME = "/var/lib/archipelago"
@@ -103,7 +103,7 @@ def test_every_reason_of_the_schema_has_a_case() -> None:
     ],
 )  # fmt: skip
 def test_what_an_app_asks_for(container: str, app: str, wanted: list[tuple[str, str, str, str]]) -> None:
-    found = wishes(app_of(container, app))
+    found = required(app_of(container, app))
     assert [(".".join(map(str, wish.at)), str(wish), wish.grant, wish.risk) for wish in found] == wanted
 
 
@@ -156,12 +156,12 @@ def test_what_is_no_app_s_own(path: str) -> None:
     ],
 )
 def test_whether_it_is_granted(container: str, app: str, given: grants.Grants, granted: bool) -> None:
-    assert (lacking(app_of(container, app), given) == []) is granted
+    assert (missing(app_of(container, app), given) == []) is granted
 
 
 def test_what_is_lacking_is_told_one_by_one() -> None:
     app = app_of("devices: [/dev/a, /dev/b]\nnetwork: host", "security: {privileged: true}")
-    assert lacking(app, {"web": {"devices": ["/dev/a"], "privileged": True}}) == [
+    assert missing(app, {"web": {"devices": ["/dev/a"], "privileged": True}}) == [
         (
             ("app", "container", "network"),
             "needs a grant of the node's operator (host: all services of the node, also those that only it should reach); "
@@ -177,11 +177,11 @@ def test_what_is_told_to_be_written_is_what_grants_it() -> None:
         "network: host\ndevices: ['/dev/a+b-c_1.2:/dev/x:rw']",
         f"security: {{privileged: true}}\n{bind('/srv/ä;$%#=@')}",
     )
-    asked = wishes(app)
+    asked = required(app)
     assert len(asked) == 4
     for wish in asked:
         granted = parse(f"web: {wish.grant}".encode())
-        assert wish.at not in {at for at, _ in lacking(app, granted)}, wish.grant
+        assert wish.at not in {at for at, _ in missing(app, granted)}, wish.grant
 
 
 # On a node.

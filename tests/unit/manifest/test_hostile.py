@@ -187,7 +187,7 @@ def test_even_a_message_that_quotes_nothing_harms_nobody(
     """What a message holds is not what keeps a unit whole."""
     node.app("web")
     alone, _ = node.generate("alone")
-    monkeypatch.setattr(rules, "shown", str)
+    monkeypatch.setattr(rules, "quoted", str)
     node.app("evil", at("app", "ports: [{host: 8080, container: 80, bind: 'x\\'}]"))
     if runs:
         node.runs("evil")

@@ -57,38 +57,38 @@ def bind(source: str, options: str = "[rw]") -> str:
     ],
 )
 def test_whose_it_is(container: str, app: str, owners: list[str]) -> None:
-    assert [owner for _, owner in ownership.foreign(app_of(container, app), KNOWN)] == owners
+    assert [owner for _, owner in ownership.of_others(app_of(container, app), KNOWN)] == owners
 
 
 def test_longer_and_shorter_names_are_own_only_while_they_are_nobody_else_s() -> None:
     """An ID is chosen freely: `shop-x` is not the shop."""
     text = app_text("shop-x", f"env_file: [{HOME}/shop/e]\ngenerated_files: [{{{FILE % 'shop'}}}]", bind("shop/wallet"))
     app = load.check(text.encode(), "manifest.yml", "shop-x", frozenset())
-    assert ownership.foreign(app, {"shop-x"}) == []
-    assert [(".".join(map(str, claim.at)), owner) for claim, owner in ownership.foreign(app, KNOWN)] == [
+    assert ownership.of_others(app, {"shop-x"}) == []
+    assert [(".".join(map(str, claim.at)), owner) for claim, owner in ownership.of_others(app, KNOWN)] == [
         ("app.volumes.0.source", "shop"),
         ("app.container.generated_files.0.path", "shop"),
         ("app.container.env_file.0", "shop"),
     ]
-    assert {str(wish) for wish in grants.wishes(app, KNOWN)} == {
+    assert {str(wish) for wish in grants.required(app, KNOWN)} == {
         f"paths: {HOME}/shop/wallet",
         f"paths: {HOME}/shop/f",
         f"paths: {HOME}/shop/e",
     }
-    assert grants.lacking(app, grants.parse(f"shop-x: {{paths: [{HOME}/shop]}}".encode()), KNOWN) == []
+    assert grants.missing(app, grants.parse(f"shop-x: {{paths: [{HOME}/shop]}}".encode()), KNOWN) == []
 
 
 def test_what_is_told_to_be_written_is_what_grants_it() -> None:
     app = app_of("network: shop-net\nnetworks: [{name: archy-net, aliases: [vault]}]", volume("shop-data"))
-    found = grants.lacking(app, {}, KNOWN)
+    found = grants.missing(app, {}, KNOWN)
     assert [reason.partition("; ")[0] for _, reason in found] == [
         "needs a grant of the node's operator (shop-data: the data of shop, another app)",
         "needs a grant of the node's operator (shop-net: the network of shop, another app)",
         "needs a grant of the node's operator (vault: the name of vault, another app, and all that is sent to it)",
     ]
-    for wish in grants.wishes(app, KNOWN):
+    for wish in grants.required(app, KNOWN):
         granted = grants.parse(f"web: {wish.grant}".encode())
-        assert wish.at not in {at for at, _ in grants.lacking(app, granted, KNOWN)}, wish.grant
+        assert wish.at not in {at for at, _ in grants.missing(app, granted, KNOWN)}, wish.grant
 
 
 @pytest.mark.programs

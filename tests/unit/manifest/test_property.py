@@ -198,7 +198,7 @@ def check_build(app: dict[str, Any], units: dict[str, str]) -> None:
 def granting(app: App) -> str:
     """Grants for all that an app asks for."""
     found: dict[str, Any] = {}
-    for wish in grants.wishes(app):
+    for wish in grants.required(app):
         if wish.key in grants._LISTS:
             found.setdefault(wish.key, []).append(wish.value)
         else:

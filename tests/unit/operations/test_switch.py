@@ -138,7 +138,7 @@ def test_order_and_ties_of_parts(stack: Node) -> None:
     ],
 )
 def test_who_belongs_to_whom(stack: Node, app_id: str, belong: list[str]) -> None:
-    assert catalogue.belonging(catalogue.entries(stack.name), app_id) == belong
+    assert catalogue.members(catalogue.entries(stack.name), app_id) == belong
 
 
 def test_companions_stop_before_their_app_and_parts_after_it(stack: Node) -> None:
@@ -150,7 +150,7 @@ def test_companions_stop_before_their_app_and_parts_after_it(stack: Node) -> Non
 @pytest.mark.parametrize(("name", "meant"), [("shop", ["shop"]), ("db", ["one", "two"]), ("one", ["one"]), ("x", [])])
 def test_who_is_meant(stack: Node, name: str, meant: list[str]) -> None:
     stack.write("/usr/share/archy/apps/two/manifest.yml", app_text("two", app="provides: db"))
-    assert [entry.id for entry in catalogue.called(catalogue.entries(stack.name), name)] == meant
+    assert [entry.id for entry in catalogue.providers(catalogue.entries(stack.name), name)] == meant
 
 
 def test_entries_say_where_they_belong(stack: Node) -> None:

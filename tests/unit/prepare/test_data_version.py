@@ -12,7 +12,7 @@ from support import Node, app_of, app_text
 from archy import paths
 from archy.apps import admission, installed
 from archy.errors import CannotDerive
-from archy.host.stat import Found
+from archy.host.stat import FileState
 from archy.host.steps import Directory, File
 from archy.prepare import app as prepare_app
 
@@ -25,8 +25,8 @@ def versioned(version: str) -> str:
     return app_text("web", f'data_version: "{version}"')
 
 
-def found(content: bytes | None) -> dict[str, Found]:
-    return {KEPT: Found(content, 0, 0, 0o644)}
+def found(content: bytes | None) -> dict[str, FileState]:
+    return {KEPT: FileState(content, 0, 0, 0o644)}
 
 
 def test_it_is_kept_when_there_is_none_yet() -> None:

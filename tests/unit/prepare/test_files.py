@@ -11,7 +11,7 @@ from support import FACTS, OWNER, app_of, material
 
 from archy.errors import CannotDerive
 from archy.host.idmap import Owner
-from archy.host.stat import Found
+from archy.host.stat import FileState
 from archy.host.steps import Directory, File, Ownership, Step
 from archy.manifest.model import App
 from archy.prepare import files as prepare_files
@@ -19,7 +19,7 @@ from archy.prepare import secrets as prepare_secrets
 
 HOME = "/var/lib/archipelago"
 PASSWORD = "/var/lib/archipelago/secrets/password"
-RIGHT = Found(b"s3cret\n", 0, 0, 0o600)
+RIGHT = FileState(b"s3cret\n", 0, 0, 0o600)
 
 
 def secretive(kind: str = "hex16") -> App:
@@ -119,14 +119,14 @@ def test_directories() -> None:
     ("found", "steps", "values"),
     [
         ({PASSWORD: RIGHT}, [], {"password": "s3cret"}),
-        ({PASSWORD: Found(b"s3cret", 0, 0, 0o600)}, [], {"password": "s3cret"}),
-        ({PASSWORD: Found(b"x\n", 0, 0, 0o644)}, [Ownership(PASSWORD, 0, 0, 0o600)], {"password": "x"}),
-        ({PASSWORD: Found(b"x\n", 990, 989, 0o600)}, [Ownership(PASSWORD, 0, 0, 0o600)], {"password": "x"}),
-        ({PASSWORD: Found(b"x\n", 0, 989, 0o600)}, [Ownership(PASSWORD, 0, 0, 0o600)], {"password": "x"}),
+        ({PASSWORD: FileState(b"s3cret", 0, 0, 0o600)}, [], {"password": "s3cret"}),
+        ({PASSWORD: FileState(b"x\n", 0, 0, 0o644)}, [Ownership(PASSWORD, 0, 0, 0o600)], {"password": "x"}),
+        ({PASSWORD: FileState(b"x\n", 990, 989, 0o600)}, [Ownership(PASSWORD, 0, 0, 0o600)], {"password": "x"}),
+        ({PASSWORD: FileState(b"x\n", 0, 989, 0o600)}, [Ownership(PASSWORD, 0, 0, 0o600)], {"password": "x"}),
         ({}, [File(PASSWORD, b"00" * 16 + b"\n", 0, 0, 0o600, "missing")], {"password": "00" * 16}),
     ],
 )
-def test_secrets(found: dict[str, Found], steps: list[Step], values: dict[str, str]) -> None:
+def test_secrets(found: dict[str, FileState], steps: list[Step], values: dict[str, str]) -> None:
     """One that exists is never written, whatever its kind."""
     for kind in ("hex16",) if not found else ("hex16", "hex32", "base64"):
         assert prepare_secrets.secrets(secretive(kind), found, bytes) == (steps, values)
@@ -135,18 +135,18 @@ def test_secrets(found: dict[str, Found], steps: list[Step], values: dict[str, s
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (Found(None, 0, 0, 0o755), f"{PASSWORD}: is not a file; the secret cannot be read"),
+        (FileState(None, 0, 0, 0o755), f"{PASSWORD}: is not a file; the secret cannot be read"),
         (
-            Found(b"", 0, 0, 0o600),
+            FileState(b"", 0, 0, 0o600),
             f"{PASSWORD}: is empty, or is not one line of text; restore it, or remove it to have a new one made",
         ),
         (
-            Found(b"a\nb", 0, 0, 0o600),
+            FileState(b"a\nb", 0, 0, 0o600),
             f"{PASSWORD}: is empty, or is not one line of text; restore it, or remove it to have a new one made",
         ),
     ],
 )
-def test_an_unusable_secret_is_an_error_and_is_not_replaced(found: Found, message: str) -> None:
+def test_an_unusable_secret_is_an_error_and_is_not_replaced(found: FileState, message: str) -> None:
     with pytest.raises(CannotDerive) as error:
         prepare_secrets.secrets(secretive(), {PASSWORD: found}, bytes)
     assert str(error.value) == message
@@ -155,7 +155,7 @@ def test_an_unusable_secret_is_an_error_and_is_not_replaced(found: Found, messag
 def test_one_half_of_a_bcrypt_secret_is_an_error() -> None:
     with pytest.raises(CannotDerive, match=r"password.pw: is not a file"):
         prepare_secrets.secrets(secretive("bcrypt"), {PASSWORD: RIGHT}, bytes)
-    whole = {PASSWORD: RIGHT, f"{PASSWORD}.pw": Found(b"plain\n", 0, 0, 0o600)}
+    whole = {PASSWORD: RIGHT, f"{PASSWORD}.pw": FileState(b"plain\n", 0, 0, 0o600)}
     assert prepare_secrets.secrets(secretive("bcrypt"), whole, bytes) == (
         [],
         {"password": "s3cret", "password.pw": "plain"},
@@ -176,15 +176,23 @@ WANTED = File(f"{HOME}/web/file", b"new", 990, 989, 0o640, "wanted")
     [
         (True, None, ["write /var/lib/archipelago/web/file (missing)"]),
         (False, None, ["write /var/lib/archipelago/web/file (missing)"]),
-        (True, Found(b"new", 990, 989, 0o640), []),
-        (True, Found(b"old", 990, 989, 0o640), ["write /var/lib/archipelago/web/file (content differs)"]),
-        (True, Found(None, 990, 989, 0o640), ["write /var/lib/archipelago/web/file (content differs)"]),
-        (True, Found(b"new", 990, 989, 0o644), ["set owner and mode of /var/lib/archipelago/web/file to 990:989 0640"]),
-        (True, Found(b"new", 0, 989, 0o640), ["set owner and mode of /var/lib/archipelago/web/file to 990:989 0640"]),
-        (False, Found(b"edited", 5, 5, 0o777), []),
+        (True, FileState(b"new", 990, 989, 0o640), []),
+        (True, FileState(b"old", 990, 989, 0o640), ["write /var/lib/archipelago/web/file (content differs)"]),
+        (True, FileState(None, 990, 989, 0o640), ["write /var/lib/archipelago/web/file (content differs)"]),
+        (
+            True,
+            FileState(b"new", 990, 989, 0o644),
+            ["set owner and mode of /var/lib/archipelago/web/file to 990:989 0640"],
+        ),
+        (
+            True,
+            FileState(b"new", 0, 989, 0o640),
+            ["set owner and mode of /var/lib/archipelago/web/file to 990:989 0640"],
+        ),
+        (False, FileState(b"edited", 5, 5, 0o777), []),
     ],
 )
-def test_drift(overwrite: bool, now: Found | None, steps: list[str]) -> None:
+def test_drift(overwrite: bool, now: FileState | None, steps: list[str]) -> None:
     app = filed(content="new", overwrite=str(overwrite).lower())
     wanted = prepare_files.files(material(app))
     assert wanted == [WANTED]

@@ -9,7 +9,7 @@ import pytest
 from support import Node, app_of, app_text
 
 from archy.errors import CannotDerive
-from archy.host.stat import Found
+from archy.host.stat import FileState
 from archy.host.steps import Directory, File
 from archy.manifest.model import Secret
 from archy.prepare import secrets as prepare_secrets
@@ -22,8 +22,8 @@ USE = f"generated_files: [{{path: {D}/web/f, overwrite: true, content: '{{{{secr
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to the service user")
 
 
-def there(*names: str) -> dict[str, Found]:
-    return {name: Found(b"x\n", 0, 0, 0o600) for name in names}
+def there(*names: str) -> dict[str, FileState]:
+    return {name: FileState(b"x\n", 0, 0, 0o600) for name in names}
 
 
 @pytest.mark.parametrize(

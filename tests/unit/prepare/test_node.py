@@ -166,7 +166,7 @@ def test_directories_of_the_service_user_are_its_own(well: Node) -> None:
 
 
 def test_nothing_changed_is_nothing_done(well: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archy.prepare.apply.Pass", lambda *_: pytest.fail("a pass was made"))
+    monkeypatch.setattr("archy.prepare.apply.Preparation", lambda *_: pytest.fail("a pass was made"))
     assert well.failures() == {}
 
 

@@ -183,7 +183,7 @@ def test_what_fails_is_not_tried_in_vain(
     capsys.readouterr()
     assert node.failures() == node.failures("web") == first
     assert (counted.apps, capsys.readouterr().err) == ([], "")
-    assert node.failures("web", insist=True) == first
+    assert node.failures("web", retry_failed=True) == first
     assert counted.apps == ["web"]
     assert "web: not prepared: " in capsys.readouterr().err
     later(monkeypatch, 301)
@@ -215,7 +215,7 @@ def test_a_disk_that_is_full_is_tried_every_time(node: Node, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("archy.prepare.apply.execute", full)
+        patch.setattr("archy.prepare.apply.apply", full)
         assert "No space left on device" in node.failures()["web"]
     assert not node.is_fresh("web")
     assert node.failures() == {}

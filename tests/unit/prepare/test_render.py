@@ -135,7 +135,7 @@ generated_files:
 
 def test_the_operator_s_own_file_in_a_template() -> None:
     made = render.content(
-        material(OWN, beside={"t.j2": "{{ own('user.conf') }}[end]"}, own={"user.conf": "a=1\n"}), OWN.files[0]
+        material(OWN, templates={"t.j2": "{{ own('user.conf') }}[end]"}, own={"user.conf": "a=1\n"}), OWN.files[0]
     )
     assert made == "a=1\n[end]"
 
@@ -143,4 +143,6 @@ def test_the_operator_s_own_file_in_a_template() -> None:
 @pytest.mark.parametrize("name", ["main.conf", "other.conf", "../web/user.conf", "/etc/shadow"])
 def test_no_other_file_in_a_template(name: str) -> None:
     with pytest.raises(CannotDerive, match="is not one of the app's generated_files without overwrite"):
-        render.content(material(OWN, beside={"t.j2": f"{{{{ own('{name}') }}}}"}, own={"user.conf": ""}), OWN.files[0])
+        render.content(
+            material(OWN, templates={"t.j2": f"{{{{ own('{name}') }}}}"}, own={"user.conf": ""}), OWN.files[0]
+        )

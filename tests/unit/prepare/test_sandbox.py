@@ -26,7 +26,7 @@ def filed(**fields: str) -> App:
 
 def render(text: str, template: str = "t.j2", **values: str) -> str:
     app = filed(template=template)
-    return prepare_render.content(material(app, beside={template: text}, values=values), app.files[0])
+    return prepare_render.content(material(app, templates={template: text}, values=values), app.files[0])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_template_that_makes_too_much_is_refused() -> None:
 def test_templates_that_make_no_text_are_refused() -> None:
     app = filed(template="t.j2")
     with pytest.raises(CannotDerive):
-        files.files(material(app, beside={"t.j2": '{{ "\\ud800" }}'}))
+        files.files(material(app, templates={"t.j2": '{{ "\\ud800" }}'}))
 
 
 @pytest.mark.parametrize(

@@ -51,13 +51,13 @@ def web(node: Node, monkeypatch: pytest.MonkeyPatch) -> Node:
 def seen(node: Node) -> AppState:
     """The app as a pass sees it."""
     node.prepare()
-    (app,) = current.node(node.name, {}).apps
+    (app,) = current.observe(node.name, {}).apps
     return app
 
 
 def test_it_runs_on_what_it_should(web: Node) -> None:
     app = seen(web)
-    assert (app.known, app.changed, app.own, app.unit_changed) == (True, (), (), False)
+    assert (app.comparable, app.stale, app.stale_own, app.unit_changed) == (True, (), (), False)
     status = web.path(RECORD).stat()
     assert (status.st_uid, status.st_mode & 0o777, web.path(RECORD).parent.stat().st_mode & 0o777) == (0, 0o600, 0o700)
     text = web.path(RECORD).read_text()
@@ -86,14 +86,14 @@ def manifest(change: str, to: str) -> Callable[[Node], object]:
 def test_what_has_changed(web: Node, change: Callable[[Node], object], changed: list[str], own: list[str]) -> None:
     change(web)
     app = seen(web)
-    assert (app.known, list(app.changed), list(app.own), app.unit_changed) == (True, changed, own, False)
+    assert (app.comparable, list(app.stale), list(app.stale_own), app.unit_changed) == (True, changed, own, False)
 
 
 def test_what_is_as_it_was_again_has_not_changed(web: Node) -> None:
     web.write("/etc/archy/apps/web/t.j2", "other")
-    assert seen(web).changed == (CONF,)
+    assert seen(web).stale == (CONF,)
     web.write("/etc/archy/apps/web/t.j2", "{{ secret('p') }}")
-    assert seen(web).changed == ()
+    assert seen(web).stale == ()
 
 
 def test_its_unit_has_changed(web: Node) -> None:
@@ -117,7 +117,7 @@ def test_a_start_that_nobody_recorded_is_unknown(web: Node, invocation: str) -> 
     starts.record(web.name, "web", invocation)
     web.write("/etc/archy/apps/web/t.j2", "other")
     app = seen(web)
-    assert (app.known, app.changed) == (False, ())
+    assert (app.comparable, app.stale) == (False, ())
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"files": 1, "own": {}}', '{"files": {}, "own": []}'])
@@ -127,7 +127,7 @@ def test_a_damaged_record_is_none(web: Node, content: str | None) -> None:
     else:
         web.path(RECORD).write_text(content)
     assert starts.load(web.name, "web") is None
-    assert not seen(web).known
+    assert not seen(web).comparable
 
 
 def test_what_changes_while_it_starts_is_a_change_since_its_start(web: Node) -> None:
@@ -168,8 +168,8 @@ def test_main(web: Node, monkeypatch: pytest.MonkeyPatch, starting: bool, failin
     recorded: list[tuple[str, str, str]] = []
     asked: list[tuple[list[str], bool]] = []
 
-    def pretend(_: str, names: list[str], insist: bool = False) -> dict[str, str]:
-        asked.append((names, insist))
+    def pretend(_: str, names: list[str], retry_failed: bool = False) -> dict[str, str]:
+        asked.append((names, retry_failed))
         return {"@node": "odd"} | ({"web": "bad"} if failing else {})
 
     monkeypatch.setattr("archy.apps.installed.ids", lambda _: (["other", "web"], []))

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import pytest
 
-from archy.probe.checks import REFUSED, SILENT, WRONG, Check, Command, Http, Tcp, result, run
+from archy.probe.checks import BAD_ANSWER, REFUSED, TIMEOUT, Check, Command, Http, Tcp, result, run
 
 Serve = Callable[[socket.socket], None]
 LONG, SHORT = 20.0, 0.3  # seconds: of a check that must have its answer before, and of one that gets none
@@ -110,20 +110,20 @@ def test_nobody_listens(make: Callable[[int], Check]) -> None:
         (b"HTTP/1.1 301 Moved\r\n\r\n", (True, "", "")),
         (b"HTTP/1.1 399 x\n", (True, "", "")),
         (b"HTTP/1.1 200", (True, "", "")),  # closed before the line's end
-        (b"HTTP/1.1 400 Bad\r\n", (False, WRONG, "http://127.0.0.1:PORT/live: status 400")),
-        (b"HTTP/1.1 404 Not Found\r\n\r\nno", (False, WRONG, "http://127.0.0.1:PORT/live: status 404")),
-        (b"HTTP/1.1 500 Oh\r\n\r\n", (False, WRONG, "http://127.0.0.1:PORT/live: status 500")),
-        (b"HTTP/1.1 503\r\n", (False, WRONG, "http://127.0.0.1:PORT/live: status 503")),
-        (b"", (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"\n", (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"HTTP/1.1\r\n", (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"HTTP/1.1 OK 200\r\n", (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"HTTP/1.1 -200 OK\r\n", (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"HTTP/1.1 2\xc2\xb200\r\n", (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"SSH-2.0-OpenSSH_9\r\n", (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"\x15\x03\x01\x00\x02\x02\x46", (False, WRONG, "port PORT: no answer in HTTP")),  # TLS
-        (b"\0" * 70_000, (False, WRONG, "port PORT: no answer in HTTP")),
-        (b"HTTP/1.1 " + b"9" * 60_000 + b"\r\n", (False, WRONG, "http://127.0.0.1:PORT/live: status 9999")),
+        (b"HTTP/1.1 400 Bad\r\n", (False, BAD_ANSWER, "http://127.0.0.1:PORT/live: status 400")),
+        (b"HTTP/1.1 404 Not Found\r\n\r\nno", (False, BAD_ANSWER, "http://127.0.0.1:PORT/live: status 404")),
+        (b"HTTP/1.1 500 Oh\r\n\r\n", (False, BAD_ANSWER, "http://127.0.0.1:PORT/live: status 500")),
+        (b"HTTP/1.1 503\r\n", (False, BAD_ANSWER, "http://127.0.0.1:PORT/live: status 503")),
+        (b"", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"\n", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"HTTP/1.1\r\n", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"HTTP/1.1 OK 200\r\n", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"HTTP/1.1 -200 OK\r\n", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"HTTP/1.1 2\xc2\xb200\r\n", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"SSH-2.0-OpenSSH_9\r\n", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"\x15\x03\x01\x00\x02\x02\x46", (False, BAD_ANSWER, "port PORT: no answer in HTTP")),  # TLS
+        (b"\0" * 70_000, (False, BAD_ANSWER, "port PORT: no answer in HTTP")),
+        (b"HTTP/1.1 " + b"9" * 60_000 + b"\r\n", (False, BAD_ANSWER, "http://127.0.0.1:PORT/live: status 9999")),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -137,7 +137,7 @@ def test_an_answer_without_an_end_is_cut(server: Callable[[Serve], int]) -> None
     """Whoever sends for ever does not fill the memory."""
     port = server(says(*[b"x" * 10_000] * 100, close=False))
     check = Http(port, "/", LONG)
-    assert asked(check) == (False, WRONG, f"port {port}: no answer in HTTP")
+    assert asked(check) == (False, BAD_ANSWER, f"port {port}: no answer in HTTP")
     assert len(check.answer) <= 2 * 65536
 
 
@@ -148,7 +148,7 @@ def test_the_status_line_is_enough(server: Callable[[Serve], int]) -> None:
 
 def test_an_answer_may_come_in_parts(server: Callable[[Serve], int]) -> None:
     port = server(says(*[bytes([byte]) for byte in b"HTTP/1.1 404 x\r\n"], pause=0.005))
-    assert asked(Http(port, "/", LONG)) == (False, WRONG, f"http://127.0.0.1:{port}/: status 404")
+    assert asked(Http(port, "/", LONG)) == (False, BAD_ANSWER, f"http://127.0.0.1:{port}/: status 404")
 
 
 def test_what_is_asked(server: Callable[[Serve], int]) -> None:
@@ -174,7 +174,7 @@ def test_a_connection_that_is_reset(server: Callable[[Serve], int]) -> None:
         connection.close()
 
     port = server(serve)
-    assert asked(Http(port, "/", LONG)) == (False, WRONG, f"port {port}: Connection reset by peer")
+    assert asked(Http(port, "/", LONG)) == (False, BAD_ANSWER, f"port {port}: Connection reset by peer")
 
 
 def trickling(connection: socket.socket) -> None:
@@ -185,7 +185,7 @@ def trickling(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("serve", [silent, trickling, says(b"HTTP/1.1 2", close=False)])
 def test_who_accepts_and_says_nothing_of_use(server: Callable[[Serve], int], serve: Serve) -> None:
-    assert asked(Http(server(serve), "/", SHORT)) == (False, SILENT, "no answer within 0.3 s")
+    assert asked(Http(server(serve), "/", SHORT)) == (False, TIMEOUT, "no answer within 0.3 s")
 
 
 def test_who_does_not_even_accept() -> None:
@@ -193,7 +193,7 @@ def test_who_does_not_even_accept() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
         assert asked(Tcp(port, SHORT))[0] is True
-        assert asked(Http(port, "/", SHORT))[1] == SILENT
+        assert asked(Http(port, "/", SHORT))[1] == TIMEOUT
 
 
 def test_no_way_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,10 +206,10 @@ def test_no_way_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ("command", "wanted"),
     [
         (["true"], (True, "", "")),
-        (["false"], (False, WRONG, "the check ended with status 1")),
-        (["sh", "-c", "echo secret; echo secret >&2; exit 7"], (False, WRONG, "the check ended with status 7")),
-        (["sh", "-c", "kill -KILL $$"], (False, WRONG, "the check ended with status -9")),
-        (["sh", "-c", "read line || exit 3"], (False, WRONG, "the check ended with status 3")),  # no input
+        (["false"], (False, BAD_ANSWER, "the check ended with status 1")),
+        (["sh", "-c", "echo secret; echo secret >&2; exit 7"], (False, BAD_ANSWER, "the check ended with status 7")),
+        (["sh", "-c", "kill -KILL $$"], (False, BAD_ANSWER, "the check ended with status -9")),
+        (["sh", "-c", "read line || exit 3"], (False, BAD_ANSWER, "the check ended with status 3")),  # no input
     ],
 )
 def test_a_command(capfd: pytest.CaptureFixture[str], command: list[str], wanted: tuple[bool, str, str]) -> None:
@@ -220,7 +220,7 @@ def test_a_command(capfd: pytest.CaptureFixture[str], command: list[str], wanted
 @pytest.mark.programs
 def test_a_command_that_does_not_end_is_killed() -> None:
     check = Command(["sleep", "1000"], SHORT)
-    assert asked(check) == (False, SILENT, "no answer within 0.3 s")
+    assert asked(check) == (False, TIMEOUT, "no answer within 0.3 s")
     assert check.process.returncode == -9
 
 
@@ -228,7 +228,7 @@ def test_a_command_that_does_not_end_is_killed() -> None:
 def test_a_command_that_has_waited_itself_was_not_answered() -> None:
     """As curl --max-time: it gives up a little before we would."""
     ok, kind, said = asked(Command(["sh", "-c", "sleep 0.4; exit 28"], 0.6))
-    assert (ok, kind) == (False, SILENT)
+    assert (ok, kind) == (False, TIMEOUT)
     assert said.startswith("the check ended with status 28 after ")
 
 
@@ -236,7 +236,7 @@ def test_a_command_that_has_waited_itself_was_not_answered() -> None:
 def test_a_command_that_is_not_there_is_no_end_of_the_others() -> None:
     with suppress(OSError):  # the caller's to catch
         assert asked(Command(["/nowhere"], LONG))[0] is False
-    assert asked(Command(["sh", "a\0b"], LONG))[:2] == (False, WRONG)
+    assert asked(Command(["sh", "a\0b"], LONG))[:2] == (False, BAD_ANSWER)
 
 
 def test_many_at_once_take_the_time_of_one(server: Callable[[Serve], int]) -> None:
@@ -248,10 +248,10 @@ def test_many_at_once_take_the_time_of_one(server: Callable[[Serve], int]) -> No
     for number in range(200):
         checks += [
             (Http(good, f"/{number}", LONG), (True, "")),
-            (Http(bad, "/", LONG), (False, WRONG)),
+            (Http(bad, "/", LONG), (False, BAD_ANSWER)),
             (Tcp(gone, LONG), (False, REFUSED)),
         ]
-    checks += [(Http(mute, "/", 1), (False, SILENT)) for _ in range(50)]
+    checks += [(Http(mute, "/", 1), (False, TIMEOUT)) for _ in range(50)]
     run(check for check, _ in checks)
     assert [(check.ok, check.kind) for check, _ in checks] == [wanted for _, wanted in checks]
     assert time.monotonic() - began < LONG  # one after the other, the mute alone would take 50 s
@@ -262,9 +262,9 @@ class Mute(Http):
 
     ended = 0.0
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.ended = time.monotonic() - self.began
-        super().end()
+        super().close()
 
 
 def test_each_has_its_own_time(server: Callable[[Serve], int]) -> None:
@@ -286,7 +286,7 @@ class Slow(Check):
     def fileno(self) -> int:
         return self.reading
 
-    def go_on(self) -> None:
+    def on_event(self) -> None:
         time.sleep(1)
         self.passed()
 

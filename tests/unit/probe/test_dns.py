@@ -98,13 +98,13 @@ class NameServer(checks.Check):
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def go_on(self) -> None:
+    def on_event(self) -> None:
         self.heard, sender = self.socket.recvfrom(65536)
         if self.answer is not None:
             self.socket.sendto(self.answer, sender)
         self.passed()
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.socket.close()
 
 
@@ -152,7 +152,7 @@ def test_the_question(server: Make) -> None:
     ],
 )
 def test_a_name_must_be_that_of_the_container_that_asks(server: Make, answer: bytes, said: str) -> None:
-    assert asked(server(answer)) == (False, checks.WRONG, said)
+    assert asked(server(answer)) == (False, checks.BAD_ANSWER, said)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_other_addresses_beside_it_are_told(server: Make, answer: bytes, others:
 
 
 def test_a_name_server_that_is_silent(server: Make) -> None:
-    assert asked(server(None), timeout=SHORT) == (False, checks.SILENT, "no answer within 0.3 s")
+    assert asked(server(None), timeout=SHORT) == (False, checks.TIMEOUT, "no answer within 0.3 s")
 
 
 def test_no_name_server(server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    server(None).end()
+    server(None).close()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind((OWN, 0))
         monkeypatch.setattr(dns, "_PORT", free.getsockname()[1])

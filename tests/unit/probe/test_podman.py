@@ -65,7 +65,7 @@ def containers(*ids: str) -> list[Container]:
 
 
 def ask(runtime: Path, *ids: str, last: dict[str, Any] | None = None) -> dict[str, Any]:
-    return podman.Question(str(runtime), containers(*ids), last).answer()
+    return podman.ContainerList(str(runtime), containers(*ids), last).answer()
 
 
 def test_what_podman_knows(fake: Fake, runtime: Path) -> None:
@@ -124,7 +124,7 @@ def test_much_that_it_says_does_not_block_it(fake: Fake, runtime: Path) -> None:
 def test_it_hangs(fake: Fake, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(podman, "_TIME", 0.3)
     fake.says(before="exec sleep 1000")
-    question = podman.Question(str(runtime), containers(A), None)
+    question = podman.ContainerList(str(runtime), containers(A), None)
     found = question.answer()
     assert (found["error"], found["containers"], found["seen"]) == ("no answer within 0.3 s", [], None)
     assert question.process is not None
@@ -304,20 +304,20 @@ def aardvark(runtime: Path) -> Path:
 def test_addresses_of_containers_that_podman_does_not_know(
     runtime: Path, aardvark: Path, known: set[str], dead: set[str]
 ) -> None:
-    assert podman.dead_addresses(str(runtime), known) == dead
+    assert podman.stale_addresses(str(runtime), known) == dead
 
 
 def test_where_no_container_has_a_network_nobody_has_an_address(runtime: Path) -> None:
-    assert podman.dead_addresses(str(runtime), set()) == set()
+    assert podman.stale_addresses(str(runtime), set()) == set()
     (runtime / "containers/networks").mkdir(parents=True)
     (runtime / "containers/networks/aardvark-dns").write_text(FILE)
-    assert podman.dead_addresses(str(runtime), set()) == set()
+    assert podman.stale_addresses(str(runtime), set()) == set()
 
 
 def test_each_network_has_a_file(runtime: Path, aardvark: Path) -> None:
     """And one container may have several addresses, in one or in several."""
     (aardvark / "podman1").write_text(f"10.90.0.1 9.9.9.9\n{B} 10.90.0.3,10.90.0.4  db\n{C} 10.90.0.5  x\n")
-    assert podman.dead_addresses(str(runtime), {A, C}) == {"10.89.0.3", "10.90.0.3", "10.90.0.4"}
+    assert podman.stale_addresses(str(runtime), {A, C}) == {"10.89.0.3", "10.90.0.3", "10.90.0.4"}
 
 
 @pytest.mark.parametrize(
@@ -340,12 +340,12 @@ def test_each_network_has_a_file(runtime: Path, aardvark: Path) -> None:
 def test_what_is_no_line_of_a_container_says_nothing(runtime: Path, aardvark: Path, content: str) -> None:
     """The files of the others do all the same."""
     (aardvark / "odd").write_bytes(content.encode("latin-1"))
-    assert podman.dead_addresses(str(runtime), {A}) == {"10.89.0.3"}
+    assert podman.stale_addresses(str(runtime), {A}) == {"10.89.0.3"}
 
 
 def test_lines_between_odd_ones_are_read(runtime: Path, aardvark: Path) -> None:
     (aardvark / "odd").write_bytes(b"\xff\n\0\n" + f"\r\n{C}\t10.89.0.9\tx\n{C}".encode())
-    assert podman.dead_addresses(str(runtime), {A, B}) == {"10.89.0.9"}
+    assert podman.stale_addresses(str(runtime), {A, B}) == {"10.89.0.9"}
 
 
 def test_what_is_no_file_is_not_waited_for(runtime: Path, aardvark: Path) -> None:
@@ -354,7 +354,7 @@ def test_what_is_no_file_is_not_waited_for(runtime: Path, aardvark: Path) -> Non
     (aardvark / "nowhere").symlink_to("gone")
     (aardvark / "itself").symlink_to("itself")
     (aardvark / "endless").symlink_to("/dev/zero")
-    assert podman.dead_addresses(str(runtime), {A}) == {"10.89.0.3"}
+    assert podman.stale_addresses(str(runtime), {A}) == {"10.89.0.3"}
 
 
 def test_health_timers(runtime: Path) -> None:

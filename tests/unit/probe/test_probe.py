@@ -87,7 +87,7 @@ class Kernel:
     def run(self, todo: Iterable[Check]) -> None:
         for check in todo:
             if check.ok is None:
-                (check.failed(checks.WRONG, "no") if check.said in self.wrong else check.passed())
+                (check.failed(checks.BAD_ANSWER, "no") if check.said in self.wrong else check.passed())
 
     def knows(self, **apps: Any) -> None:
         """The facts that a pass has left: of each app the health check, and whatever else."""
@@ -151,7 +151,7 @@ def test_one_in_the_network_of_the_node_is_asked_from_there(kernel: Kernel) -> N
 def test_the_real_ones_take_what_the_fakes_take() -> None:
     for check in (checks.Tcp(80, 1.0), checks.Http(80, "/", 1.0), dns.Name("192.0.2.1", "web", 1.0)):
         assert check.timeout == 1.0
-        check.end()
+        check.close()
 
 
 def test_the_oci_runtime_is_asked_first(kernel: Kernel) -> None:
@@ -175,7 +175,7 @@ def test_what_is_answered(kernel: Kernel) -> None:
     before = time.monotonic()
     answer = kernel.look(container("web"))["web"]["check"]
     assert before <= answer.pop("at") <= time.monotonic()
-    assert answer == {"ok": False, "kind": "wrong", "said": "no"}
+    assert answer == {"ok": False, "kind": "bad answer", "said": "no"}
 
 
 # When.
@@ -183,7 +183,7 @@ def test_what_is_answered(kernel: Kernel) -> None:
 
 def kept(app: str, ago: float, **fields: Any) -> dict[str, Any]:
     """What the last probe has found of an app."""
-    answer = {"ok": False, "kind": "wrong", "said": "before", "at": time.monotonic() - ago}
+    answer = {"ok": False, "kind": "bad answer", "said": "before", "at": time.monotonic() - ago}
     return {app: {"id": IDS[app], "check": answer, "names": answer, **fields}}
 
 
@@ -290,16 +290,16 @@ def told(ok: bool = True, *others: str) -> dict[str, Any]:
 def test_a_name_may_be_somebody_else_s_too(found: dict[str, Any] | None, dead: set[str]) -> None:
     """As long as somebody is there; and what is bad stays as it is."""
     apps = {"web": {"id": "1", "names": found}}
-    probe._see_the_dead(apps, dead)
+    probe.flag_stale_addresses(apps, dead)
     assert apps == {"web": {"id": "1", "names": found}}
 
 
 def test_a_name_that_leads_to_where_nobody_is() -> None:
     """Half of all connections would go there."""
     apps = {"web": {"names": told(True, "10.89.0.8", "10.89.0.9")}, "db": {"names": told(True, "10.89.0.8")}}
-    probe._see_the_dead(apps, {"10.89.0.9", "10.89.0.7"})
+    probe.flag_stale_addresses(apps, {"10.89.0.9", "10.89.0.7"})
     found = apps["web"]["names"]
-    assert (found["ok"], found["kind"], found["at"]) == (False, checks.WRONG, 1)
+    assert (found["ok"], found["kind"], found["at"]) == (False, checks.BAD_ANSWER, 1)
     assert "10.89.0.9" in found["said"]
     assert apps["db"]["names"]["ok"]
 
@@ -358,9 +358,9 @@ def machine(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(os.path, "exists", lambda path: said["bus"] and path.endswith("/bus"))
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(containers, "running", lambda _: said["running"])
-    monkeypatch.setattr(podman, "Question", Question)
+    monkeypatch.setattr(podman, "ContainerList", Question)
     monkeypatch.setattr(podman, "pasta", lambda _: None)
-    monkeypatch.setattr(podman, "dead_addresses", dead)
+    monkeypatch.setattr(podman, "stale_addresses", dead)
     monkeypatch.setattr(podman, "health_timers", lambda _: said["timers"])
     monkeypatch.setattr(probe, "_remembered", lambda _: said["kept"])
     monkeypatch.setattr(volatile, "write", lambda path, text: said["written"].append((path, text)))

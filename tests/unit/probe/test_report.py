@@ -18,16 +18,16 @@ from archy import paths
 from archy.health.current import NodeState, _probe
 from archy.host import systemd
 from archy.probe import report
-from archy.probe.report import Answer, Listed, Probe, Probed
+from archy.probe.report import CheckResult, ContainerReport, PodmanContainer, Report
+from archy.reconcile import plan
 from archy.reconcile import status as reconcile_status
-from archy.reconcile.plan import survey
-from archy.recover.incidents import Recovery
+from archy.recover.incidents import Incidents
 
 A, B = "a" * 64, "b" * 64
 TIMER = f"{A}-1234567890abcdef.timer"
 
 
-def load(node: Node, found: Any) -> Probe:
+def load(node: Node, found: Any) -> Report:
     node.write(paths.PROBE, found if isinstance(found, str | bytes) else pack(found))
     return report.load(node.name)
 
@@ -41,10 +41,10 @@ def podman(**fields: Any) -> dict[str, Any]:
     return {**file()["podman"], **fields}
 
 
-def judged(found: Probe) -> reconcile_status.Status:
+def judged(found: Report) -> reconcile_status.Status:
     """A status is made of it, whatever it is, and can be written."""
     node: NodeState = state(running(), probe=found, wall=NOW, monotonic=UP)
-    result = reconcile_status.assess(survey(node, Recovery()))
+    result = reconcile_status.assess(plan.make(node, Incidents()))
     json.dumps(result, allow_nan=False)
     reconcile_status.pack(result)
     return result
@@ -67,11 +67,15 @@ def test_all_of_it(node: Node) -> None:
         "timers": [TIMER],
         "digest": "0123",
     }
-    assert load(node, found) == Probe(
+    assert load(node, found) == Report(
         10,
         0.25,
-        {"web": Probed(A, True, True, True, 2, False, Answer(False, "refused", "port 80: Connection refused", 7.5))},
-        (Listed(A, "running", "web", "archy-web.service"), Listed(B, "exited", "x", "")),
+        {
+            "web": ContainerReport(
+                A, True, True, True, 2, False, CheckResult(False, "refused", "port 80: Connection refused", 7.5)
+            )
+        },
+        (PodmanContainer(A, "running", "web", "archy-web.service"), PodmanContainer(B, "exited", "x", "")),
         9.5,
         "",
         True,
@@ -111,7 +115,7 @@ def test_why_there_is_no_answer(node: Node, content: str | None, errors: str | b
         node.write(paths.PROBE, content)
     if errors is not None:
         node.write(paths.PROBE_ERROR, errors)
-    assert report.load(node.name) == Probe(error=said)
+    assert report.load(node.name) == Report(error=said)
 
 
 def test_errors_of_before_do_not_matter_if_there_is_an_answer(node: Node) -> None:
@@ -155,7 +159,7 @@ def test_a_part_further_down_of_another_type(node: Node, where: str, value: Any)
 def test_a_part_that_is_missing_is_no_answer(node: Node, missing: str) -> None:
     found = file(("web",))
     del found[missing]
-    assert load(node, found) == Probe(error="no answer")
+    assert load(node, found) == Report(error="no answer")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def test_a_list_of_podman_that_is_none(node: Node, entries: list[Any]) -> None:
 
 def test_what_it_says_is_cut_and_has_no_control_characters(node: Node) -> None:
     bad = "\x1b[2J\r\n\t\x00\u202e\u2028\ud800" + "é" * 1000
-    answer = {"ok": False, "kind": "wrong", "said": bad, "at": 1}
+    answer = {"ok": False, "kind": "bad answer", "said": bad, "at": 1}
     found = load(
         node,
         file(
@@ -246,7 +250,7 @@ def test_what_it_says_is_cut_and_has_no_control_characters(node: Node) -> None:
     ids=lambda text: text[:8],
 )
 def test_no_json_or_no_object(node: Node, text: str) -> None:
-    assert load(node, text.encode("latin-1")) == Probe(error="no answer")
+    assert load(node, text.encode("latin-1")) == Report(error="no answer")
 
 
 def test_nested_where_a_text_belongs(node: Node) -> None:
@@ -258,7 +262,7 @@ def test_nested_where_a_text_belongs(node: Node) -> None:
 
 
 def test_a_huge_file_is_cut_and_so_no_answer(node: Node) -> None:
-    assert load(node, pack(file(filler="x" * 17 * 1024**2))) == Probe(error="no answer")
+    assert load(node, pack(file(filler="x" * 17 * 1024**2))) == Report(error="no answer")
 
 
 def test_ten_thousand_containers_of_strangers(node: Node) -> None:
@@ -300,7 +304,7 @@ def test_whatever_it_is_a_pass_can_be_made(node: Node, key: str, value: Any, inn
 )
 def test_no_probe_yet_or_one_at_work_is_no_fault(node: Node, unit: dict[str, Any] | None, asked: bool) -> None:
     made = None if unit is None else systemd.Unit("archy-probe.service", **unit)
-    assert _probe(node.name, made) == (Probe(error="no answer") if asked else Probe())
+    assert _probe(node.name, made) == (Report(error="no answer") if asked else Report())
 
 
 def test_a_unit_that_systemd_has_forgotten_is_no_reason_not_to_know(node: Node) -> None:
@@ -318,9 +322,9 @@ def test_one_that_failed_has_not_said_what_an_earlier_one_did(node: Node, result
     """The file is that of before."""
     load(node, file())
     failed = replace(MADE, active=active, result=result)
-    assert _probe(node.name, failed) == Probe(error="no answer")
+    assert _probe(node.name, failed) == Report(error="no answer")
     node.write(paths.PROBE_ERROR, "the manager of user 990 does not run\n")
-    assert _probe(node.name, failed) == Probe(error="the manager of user 990 does not run")
+    assert _probe(node.name, failed) == Report(error="the manager of user 990 does not run")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +336,7 @@ def test_an_old_answer_is_none(node: Node, ago: float, error: str) -> None:
     load(node, file(at=time.monotonic() - ago))
     found = _probe(node.name, MADE)
     assert found.error == error
-    assert found == Probe(error=error) if error else found.at
+    assert found == Report(error=error) if error else found.at
 
 
 @pytest.mark.parametrize("at", [-1e9, 0])
@@ -345,11 +349,11 @@ def test_an_answer_of_another_boot_is_none(node: Node, at: float, monkeypatch: p
 def test_of_an_answer_that_cannot_be_read_it_is_said_why(node: Node) -> None:
     """Not how old it is."""
     load(node, "{")
-    assert _probe(node.name, MADE) == Probe(error="no answer")
+    assert _probe(node.name, MADE) == Report(error="no answer")
 
 
 @pytest.mark.parametrize("content", [None, "", "{", pack(file())])
 def test_one_at_work_says_nothing_yet(node: Node, content: str | None) -> None:
     if content is not None:
         node.write(paths.PROBE, content)
-    assert _probe(node.name, replace(MADE, active="activating", sub="start")) == Probe()
+    assert _probe(node.name, replace(MADE, active="activating", sub="start")) == Report()

@@ -9,18 +9,19 @@ from probes import ASKED, ID, container, listed, probe
 from support import running, state
 
 from archy.health.current import AppState
-from archy.probe.checks import REFUSED, SILENT
-from archy.probe.report import Answer
-from archy.reconcile.plan import Survey, survey
-from archy.recover.incidents import Recovery
+from archy.probe.checks import REFUSED, TIMEOUT
+from archy.probe.report import CheckResult
+from archy.reconcile import plan
+from archy.reconcile.plan import Plan
+from archy.recover.incidents import Incidents
 
-LOST = Answer(False, REFUSED, "no name server: Connection refused", ASKED)
-SLOW = Answer(False, SILENT, "no answer in time", ASKED)
+LOST = CheckResult(False, REFUSED, "no name server: Connection refused", ASKED)
+SLOW = CheckResult(False, TIMEOUT, "no answer in time", ASKED)
 
 
-def surveyed(app: AppState, names: Answer | None = None, load: float = 0.1) -> Survey:
+def planned(app: AppState, names: CheckResult | None = None, load: float = 0.1) -> Plan:
     seen = probe(listed(), apps={"web": container(id=ID, names=names)}, load=load)
-    return survey(state(app, probe=seen), Recovery())
+    return plan.make(state(app, probe=seen), Incidents())
 
 
 def started(before: float) -> AppState:
@@ -30,18 +31,18 @@ def started(before: float) -> AppState:
 
 
 def test_all_is_well_and_stays_so() -> None:
-    assert not surveyed(started(60)).is_pending
-    assert not surveyed(started(60), Answer(True, "", "", ASKED)).is_pending
+    assert not planned(started(60)).is_pending
+    assert not planned(started(60), CheckResult(True, "", "", ASKED)).is_pending
 
 
 def test_what_is_seen_right_after_a_start_is_looked_at_again() -> None:
-    found = surveyed(started(3), LOST)
+    found = planned(started(3), LOST)
     assert (found.faults, found.is_pending) == ([], True)
-    assert surveyed(started(3)).is_pending
-    assert surveyed(started(60), LOST).faults
+    assert planned(started(3)).is_pending
+    assert planned(started(60), LOST).faults
 
 
 def test_what_does_not_count_on_a_busy_machine_is_looked_at_again() -> None:
-    found = surveyed(started(60), SLOW, load=9.0)
+    found = planned(started(60), SLOW, load=9.0)
     assert (found.faults, found.is_pending) == ([], True)
-    assert surveyed(started(60), SLOW).faults
+    assert planned(started(60), SLOW).faults

@@ -77,7 +77,7 @@ class Systemd:
 
     def start(self, app_id: str) -> None:
         self.starts[app_id] += 1
-        self.node.failures(app_id, insist=True)
+        self.node.failures(app_id, retry_failed=True)
         starts.record(self.node.name, app_id, f"{app_id}{self.starts[app_id]}")
 
     def listing(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
@@ -93,7 +93,7 @@ def pid1(node: Node, monkeypatch: pytest.MonkeyPatch) -> Systemd:
     node.app("ui", app("ui", about="restart_when_changed: true"), **{"t.j2": "plain"})
     one = Systemd(node)
     monkeypatch.setattr(systemd, "units", one.units)
-    monkeypatch.setattr(systemd, "ctl", one.ctl)
+    monkeypatch.setattr(systemd, "systemctl", one.ctl)
     monkeypatch.setattr(systemd, "journal", lambda *_: [])
     real = subprocess.run
 
@@ -190,7 +190,7 @@ def test_nobody_is_restarted_too_often(pid1: Systemd) -> None:
     [
         {"active": "inactive", "sub": "dead"},
         {"active": "activating", "sub": "auto-restart"},
-        {"busy": True},
+        {"has_job": True},
         {"active": "deactivating", "sub": "stop-sigterm"},
     ],
 )

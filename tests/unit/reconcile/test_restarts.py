@@ -12,9 +12,9 @@ from support import UP, down, running, state
 
 from archy.health.current import AppState, NodeState
 from archy.health.liveness import Health
-from archy.host.steps import Continue, ForgetFailures, Rebuild, Restart, Thaw
+from archy.host.steps import Rebuild, ResetFailed, Restart, Resume, Thaw
 from archy.prepare.starts import CONTEXT
-from archy.probe.report import Probe
+from archy.probe.report import Report
 from archy.reconcile import restarts
 from archy.reconcile.restarts import Decision
 
@@ -25,7 +25,7 @@ LONGEST, CALM = restarts._LONGEST_PAUSE, restarts._CALM
 
 def decide(node: NodeState, /, **faults: str) -> Decision:
     """What is decided where these apps have a fault."""
-    return restarts.decide(node, {name: Health(fault=said) for name, said in faults.items()})
+    return restarts.decide(node, {name: Health(restart_reason=said) for name, said in faults.items()})
 
 
 def restarted(*apps: AppState, **fields: Any) -> list[str]:
@@ -37,7 +37,7 @@ def restarted(*apps: AppState, **fields: Any) -> list[str]:
 
 def test_nobody_is_restarted_while_podman_could_not_start_it() -> None:
     """It serves on, on what it has."""
-    silent = Probe(at=ASKED, podman_error="file is not a database")
+    silent = Report(at=ASKED, podman_error="file is not a database")
     node = state(running(stale=(CONF,)), running("b"), probe=silent)
     assert decide(node, b=FAULT) == Decision([], {}, {})
 
@@ -47,9 +47,9 @@ def test_who_fails_again_however_slowly_is_one_that_returns() -> None:
     before = {"faults": {"web": {"at": UP - CALM - 900, "count": 2.0}}}
     node = state(running(), previous=before)
     assert restarts.decide(node, {}).faults == {}
-    assert restarts.decide(node, {"web": Health(entry={"failed": 1})}).faults["web"]["count"] == 2
+    assert restarts.decide(node, {"web": Health(counters={"failed": 1})}).faults["web"]["count"] == 2
     assert decide(node, web=FAULT).faults["web"]["count"] == 1
-    pending = {"web": Health(fault=FAULT, entry={"failed": 3})}
+    pending = {"web": Health(restart_reason=FAULT, counters={"failed": 3})}
     assert restarts.decide(node, pending).faults["web"]["count"] == 3
 
 
@@ -61,19 +61,19 @@ def test_nothing_changed_is_nothing_done() -> None:
     ("app", "wanted"),
     [
         pytest.param(running(stale=(CONF,)), True, id="stale"),
-        pytest.param(running(stale=(CONF,), active="activating", sub="start", busy=True), True, id="stale-starting"),
+        pytest.param(running(stale=(CONF,), active="activating", sub="start", has_job=True), True, id="stale-starting"),
         pytest.param(running(stale=(CONF,), stopped=True), True, id="stopped-but-runs"),
         pytest.param(running(stale=(CONF,), failure="bad"), True, id="stale-and-bad"),
         pytest.param(down(stale=(CONF,)), False, id="down"),
         pytest.param(running(stale=(CONF,), active="failed", sub="failed"), False, id="failed"),
-        pytest.param(running(stale=(CONF,), busy=True), False, id="a-job-waits"),
+        pytest.param(running(stale=(CONF,), has_job=True), False, id="a-job-waits"),
         pytest.param(running(stale=(CONF,), active="activating", sub="auto-restart"), False, id="auto-restart"),
         pytest.param(running(stale=(CONF,), active="activating", sub="start-pre"), False, id="about-to-start"),
         pytest.param(running(stale=(CONF,), active="deactivating", sub="stop-sigterm"), False, id="stopping"),
-        pytest.param(running(known=False), False, id="unknown"),
-        pytest.param(running(known=False, unrecorded=True, secrets=["p"]), False, id="unrecorded"),
-        pytest.param(running(own=(CONF,)), False, id="operator-s-own-file"),
-        pytest.param(running(own=(CONF,), restart_when_changed=True), False, id="own-file-of-one-that-may"),
+        pytest.param(running(comparable=False), False, id="unknown"),
+        pytest.param(running(comparable=False, start_unknown=True, secrets=["p"]), False, id="unrecorded"),
+        pytest.param(running(stale_own=(CONF,)), False, id="operator-s-own-file"),
+        pytest.param(running(stale_own=(CONF,), restart_when_changed=True), False, id="own-file-of-one-that-may"),
         pytest.param(running(unit_changed=True), False, id="unit"),
         pytest.param(running(unit_changed=True, restart_when_changed=True), True, id="unit-of-one-that-may"),
         pytest.param(running(unit_changed=True, summary=None), False, id="unit-of-one-that-was-never-good"),
@@ -104,8 +104,8 @@ def test_an_app_runs_on_while_its_image_is_made(fields: dict[str, Any], others: 
 
 
 def test_as_long_as_it_is_made_nothing_is_asked_for_and_nothing_counts() -> None:
-    assert decide(state(running(stale=(CONTEXT,), fetching="it is being made"))) == Decision([], {}, {})
-    (step,) = decide(state(running(stale=(CONF, CONTEXT), fetching="it is being made"))).steps
+    assert decide(state(running(stale=(CONTEXT,), image_status="it is being made"))) == Decision([], {}, {})
+    (step,) = decide(state(running(stale=(CONF, CONTEXT), image_status="it is being made"))).steps
     assert isinstance(step, Restart)
 
 
@@ -116,7 +116,7 @@ def test_what_runs_to_its_end_may_do_so(sub: str) -> None:
 
 def test_what_has_run_to_its_end_is_as_calm_as_what_runs() -> None:
     (step,) = decide(state(running(sub="exited", one_shot=True, restarts=3))).steps
-    assert isinstance(step, ForgetFailures)
+    assert isinstance(step, ResetFailed)
 
 
 def test_of_two_one_is_built_and_one_restarted() -> None:
@@ -135,12 +135,14 @@ def test_one_that_is_dead_does_not_wait_for_its_image() -> None:
 @pytest.mark.parametrize(
     ("app", "wanted"),
     [
-        pytest.param(running(known=False, unrecorded=True, secrets=["q", "p"]), True, id="unrecorded"),
-        pytest.param(running(known=False, secrets=["p"]), False, id="cannot-be-compared"),
+        pytest.param(running(comparable=False, start_unknown=True, secrets=["q", "p"]), True, id="unrecorded"),
+        pytest.param(running(comparable=False, secrets=["p"]), False, id="cannot-be-compared"),
         pytest.param(running(secrets=["p"]), False, id="has-the-new-value"),
-        pytest.param(running(known=False, unrecorded=True, secrets=["q", "p.pw"]), False, id="another-secret"),
-        pytest.param(running(known=False, unrecorded=True, summary=None), False, id="nobody-knows-what-it-uses"),
-        pytest.param(down(unrecorded=True, secrets=["p"]), False, id="down"),
+        pytest.param(running(comparable=False, start_unknown=True, secrets=["q", "p.pw"]), False, id="another-secret"),
+        pytest.param(
+            running(comparable=False, start_unknown=True, summary=None), False, id="nobody-knows-what-it-uses"
+        ),
+        pytest.param(down(start_unknown=True, secrets=["p"]), False, id="down"),
     ],
 )
 def test_who_is_restarted_while_a_secret_is_rotated(app: AppState, wanted: bool) -> None:
@@ -150,7 +152,7 @@ def test_who_is_restarted_while_a_secret_is_rotated(app: AppState, wanted: bool)
 
 def test_the_reasons() -> None:
     apps = [
-        running("a", stale=("/x/a.conf", "/x/b.conf"), own=("/x/own.conf",)),
+        running("a", stale=("/x/a.conf", "/x/b.conf"), stale_own=("/x/own.conf",)),
         running("b", unit_changed=True, restart_when_changed=True),
         running("c", restart_after=["a"]),
     ]
@@ -173,7 +175,7 @@ def test_those_that_follow() -> None:
         running("none", summary=None),
         down("off", restart_after=["db"]),
         running("through", restart_after=["off"]),
-        running("waits", restart_after=["db"], busy=True),
+        running("waits", restart_after=["db"], has_job=True),
     ]
     assert restarted(*apps) == ["a", "b", "c", "d", "db"]
     assert restarted(*apps[1:]) == []
@@ -191,11 +193,11 @@ def test_a_few_restarts_are_free_and_then_the_pause_doubles(count: int, wait: fl
     app = running(stale=(CONF,))
     early = decide(state(app, previous=at(count, wait - 1)))
     assert early.steps == []
-    assert early.waiting == pytest.approx({"web": 1})
+    assert early.deferred == pytest.approx({"web": 1})
     assert early.history == at(count, wait - 1)["history"]
     late = decide(state(app, previous=at(count, wait)))
     assert isinstance(late.steps[0], Restart)
-    assert (late.waiting, late.history) == ({}, {"web": {"at": UP, "count": count + 1}})
+    assert (late.deferred, late.history) == ({}, {"web": {"at": UP, "count": count + 1}})
 
 
 def test_an_app_that_is_never_right_is_restarted_ever_more_rarely() -> None:
@@ -233,13 +235,13 @@ def test_followers_come_along_when_they_were_restarted_a_moment_ago() -> None:
     apps = [running("db", stale=(CONF,)), running(restart_after=["db"])]
     found = decide(state(*apps, previous=at(3, 1)))
     assert [step.app_ids for step in found.steps if isinstance(step, Restart)] == [("db", "web")]
-    assert found.waiting == {}
+    assert found.deferred == {}
 
 
 def test_followers_wait_with_what_they_follow() -> None:
     apps = [running(stale=(CONF,)), running("ui", restart_after=["web"])]
     found = decide(state(*apps, previous=at(3, 1)))
-    assert (found.steps, list(found.waiting)) == ([], ["web"])
+    assert (found.steps, list(found.deferred)) == ([], ["web"])
 
 
 @pytest.mark.parametrize(
@@ -248,13 +250,13 @@ def test_followers_wait_with_what_they_follow() -> None:
         (running(restarts=3, changed=UP - CALM - 1), True),
         (running(restarts=3, changed=UP - CALM + 1), False),
         (running(restarts=0, changed=0.0), False),
-        (running(restarts=3, changed=0.0, busy=True), True),
+        (running(restarts=3, changed=0.0, has_job=True), True),
         (running(restarts=3, changed=0.0, active="activating", sub="auto-restart"), False),
         (running(restarts=3, changed=0.0, active="activating", sub="start"), False),
     ],
 )
 def test_failures_are_forgotten_after_a_while(app: AppState, forgotten: bool) -> None:
-    assert decide(state(app)).steps == ([ForgetFailures("web")] if forgotten else [])
+    assert decide(state(app)).steps == ([ResetFailed("web")] if forgotten else [])
 
 
 def test_one_that_is_restarted_now_has_other_failures_soon() -> None:
@@ -278,12 +280,12 @@ def test_who_is_dead_is_restarted_at_once() -> None:
 )
 def test_who_is_dead_again_waits_and_the_pause_doubles(count: int, wait: float) -> None:
     early = decide(state(running(), previous=faulty(count, wait - 1)), web=FAULT)
-    assert (early.steps, early.waiting) == ([], {})
-    assert early.given_up == pytest.approx({"web": 1})
+    assert (early.steps, early.deferred) == ([], {})
+    assert early.backing_off == pytest.approx({"web": 1})
     assert early.faults == faulty(count, wait - 1)["faults"]
     late = decide(state(running(), previous=faulty(count, wait)), web=FAULT)
     assert isinstance(late.steps[0], Restart)
-    assert (late.given_up, late.faults) == ({}, {"web": {"at": UP, "count": count + 1}})
+    assert (late.backing_off, late.faults) == ({}, {"web": {"at": UP, "count": count + 1}})
 
 
 def test_an_app_that_is_dead_for_ever_is_restarted_ever_more_rarely() -> None:
@@ -315,7 +317,7 @@ def test_who_was_well_for_long_was_never_dead(previous: dict[str, Any], kept: bo
     found = decide(state(running(), previous=previous))
     assert found.faults == (previous["faults"] if kept else {})
     again = decide(state(running(), previous=previous), web=FAULT)
-    assert again.given_up.keys() == ({"web"} if kept and previous["faults"]["web"]["at"] + 60 > UP else set())
+    assert again.backing_off.keys() == ({"web"} if kept and previous["faults"]["web"]["at"] + 60 > UP else set())
 
 
 def test_what_was_said_of_one_is_no_reason_for_the_other() -> None:
@@ -332,15 +334,15 @@ def test_who_is_given_up_and_changed_is_restarted() -> None:
     """Somebody has mended its configuration: it need not wait for the hour."""
     found = decide(state(running(stale=(CONF,)), previous=faulty(9, 1)), web=FAULT)
     assert [step.app_ids for step in found.steps if isinstance(step, Restart)] == [("web",)]
-    assert (found.given_up, found.waiting) == ({}, {})
+    assert (found.backing_off, found.deferred) == ({}, {})
 
 
 def test_while_the_node_is_mended_no_app_is_restarted_for_a_fault() -> None:
     apps = [running(), running("b", stale=(CONF,))]
     found = decide(state(*apps, recovering=True), web=FAULT)
     assert [step.app_ids for step in found.steps if isinstance(step, Restart)] == [("b",)]
-    assert (found.faults, found.given_up) == ({}, {})
-    assert decide(state(*apps[:1], recovering=True, previous=faulty(1, 10)), web=FAULT).given_up == {}
+    assert (found.faults, found.backing_off) == ({}, {})
+    assert decide(state(*apps[:1], recovering=True, previous=faulty(1, 10)), web=FAULT).backing_off == {}
 
 
 def test_who_follows_a_dead_one() -> None:
@@ -352,8 +354,8 @@ def test_who_follows_a_dead_one() -> None:
 
 def test_who_was_stopped_by_a_signal_or_frozen_is_let_go_on() -> None:
     """Before anything is restarted, and also while the node is mended."""
-    health = {"web": Health(stopped=True), "b": Health(frozen=True), "c": Health(fault=FAULT), "d": Health()}
+    health = {"web": Health(stopped=True), "b": Health(frozen=True), "c": Health(restart_reason=FAULT), "d": Health()}
     apps = [running(), running("b"), running("c"), running("d")]
     steps = restarts.decide(state(*apps), health).steps
-    assert steps == [Thaw("b"), Continue("web"), Restart(("c",), f"c: {FAULT}")]
+    assert steps == [Thaw("b"), Resume("web"), Restart(("c",), f"c: {FAULT}")]
     assert restarts.decide(state(*apps, recovering=True), health).steps == steps[:2]

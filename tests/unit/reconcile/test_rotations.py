@@ -21,50 +21,52 @@ CONF = ("/x/a.conf",)
     [
         pytest.param(running(**USER), False, id="new"),
         pytest.param(running(**USER, stale=CONF), True, id="runs-on-the-old-one"),
-        pytest.param(running(**USER, known=False), True, id="nobody-knows"),
-        pytest.param(running(**USER, busy=True), True, id="about-to-change"),
+        pytest.param(running(**USER, comparable=False), True, id="nobody-knows"),
+        pytest.param(running(**USER, has_job=True), True, id="about-to-change"),
         pytest.param(running(**USER, active="activating", sub="start"), False, id="starting-with-the-new-one"),
         pytest.param(
             running(**USER, active="activating", sub="start", stale=CONF), True, id="starting-with-the-old-one"
         ),
         pytest.param(
-            running(**USER, active="activating", sub="start", known=False), True, id="starting-with-who-knows"
+            running(**USER, active="activating", sub="start", comparable=False), True, id="starting-with-who-knows"
         ),
-        pytest.param(running(**USER, active="activating", sub="start-pre", known=False), True, id="about-to-start"),
+        pytest.param(
+            running(**USER, active="activating", sub="start-pre", comparable=False), True, id="about-to-start"
+        ),
         pytest.param(running(**USER, active="activating", sub="auto-restart", stale=CONF), False, id="between-starts"),
         pytest.param(running(**USER, active="deactivating", sub="stop-sigterm", stale=CONF), True, id="stopping"),
         pytest.param(
-            running(**USER, active="activating", sub="auto-restart-queued", known=False),
+            running(**USER, active="activating", sub="auto-restart-queued", comparable=False),
             False,
             id="between-starts-queued",
         ),
-        pytest.param(down(**USER, busy=True), False, id="waits-for-its-image"),
-        pytest.param(down(**USER, active="failed", sub="failed", busy=True), False, id="waits-for-another"),
-        pytest.param(running(**USER, sub="exited", known=False), False, id="ran-to-its-end"),
+        pytest.param(down(**USER, has_job=True), False, id="waits-for-its-image"),
+        pytest.param(down(**USER, active="failed", sub="failed", has_job=True), False, id="waits-for-another"),
+        pytest.param(running(**USER, sub="exited", comparable=False), False, id="ran-to-its-end"),
         pytest.param(down(**USER), False, id="down"),
-        pytest.param(running(**USER, active="failed", sub="failed", known=False), False, id="failed"),
-        pytest.param(running(**USER, own=CONF), False, id="its-operator-s-file-is-another-matter"),
+        pytest.param(running(**USER, active="failed", sub="failed", comparable=False), False, id="failed"),
+        pytest.param(running(**USER, stale_own=CONF), False, id="its-operator-s-file-is-another-matter"),
         pytest.param(running(secrets=["q", "pp", "p.pw"], stale=CONF), False, id="does-not-use-it"),
         pytest.param(running(summary=None, stale=CONF), False, id="nobody-knows-what-it-uses"),
     ],
 )
 def test_whom_it_waits_for(app: AppState, waits: bool) -> None:
     found = state(running("a", **USER), app, rotating=frozenset({"p"}))
-    assert plan.waits_for(found, "p") == (["web"] if waits else [])
-    steps = [str(step) for step in plan.over(found)]
+    assert plan.outdated_users(found, "p") == (["web"] if waits else [])
+    steps = [str(step) for step in plan.finished_rotations(found)]
     assert steps == ([] if waits else [f"remove {SECRETS}/p.previous (its rotation is over)"])
 
 
 def test_each_rotation_for_itself() -> None:
     apps = [running(secrets=["p"], stale=CONF), running("b", secrets=["q", "q.pw"])]
-    steps = plan.over(state(*apps, rotating=frozenset({"q.pw", "p", "q", "of-nobody"})))
+    steps = plan.finished_rotations(state(*apps, rotating=frozenset({"q.pw", "p", "q", "of-nobody"})))
     assert [str(step).split()[1] for step in steps] == [
         f"{SECRETS}/{name}.previous" for name in ("of-nobody", "q", "q.pw")
     ]
 
 
 def test_no_rotation() -> None:
-    assert plan.over(state(running(**USER, stale=CONF))) == []
+    assert plan.finished_rotations(state(running(**USER, stale=CONF))) == []
 
 
 def test_which_secrets_are_rotated(node: Node) -> None:
@@ -75,4 +77,4 @@ def test_which_secrets_are_rotated(node: Node) -> None:
     node.path(f"{SECRETS}/l.previous").symlink_to("p")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(systemd, "units", lambda _: {})
-        assert current.node(node.name, {}).rotating == {"p", "q.pw"}
+        assert current.observe(node.name, {}).rotating == {"p", "q.pw"}

@@ -16,15 +16,15 @@ from support import NOW, UP, down, running, state
 from archy.cli import status as cli_status
 from archy.health.current import AppState
 from archy.host import systemd
-from archy.probe.report import Probe
+from archy.probe.report import Report
+from archy.reconcile import plan
 from archy.reconcile import status as reconcile_status
-from archy.reconcile.plan import survey
 from archy.reconcile.status import BROKEN, DEGRADED, OK
-from archy.recover.incidents import Recovery
+from archy.recover.incidents import Incidents
 
 
 def assess(*apps: AppState, **fields: Any) -> reconcile_status.Status:
-    return reconcile_status.assess(survey(state(*apps, **fields), Recovery()))
+    return reconcile_status.assess(plan.make(state(*apps, **fields), Incidents()))
 
 
 def iso(wall: float) -> str:
@@ -77,7 +77,7 @@ STARTING = {"active": "activating", "sub": "start"}
         pytest.param(running(**STARTING, restarts=2, began=UP - 5), OK, "starting", [], id="started-again"),
         pytest.param(running(**STARTING, restarts=3, began=UP - 5), DEGRADED, "restarting", ["was restarted 3 times"], id="starts-again-and-again"),
         pytest.param(running(active="activating", sub="auto-restart", restarts=1), OK, "restarting", [], id="crashed-once"),
-        pytest.param(down(busy=True, restarts=9), DEGRADED, "restarting", ["was restarted 9 times"], id="waits-for-its-image-between-crashes"),
+        pytest.param(down(has_job=True, restarts=9), DEGRADED, "restarting", ["was restarted 9 times"], id="waits-for-its-image-between-crashes"),
         pytest.param(running(active="activating", sub="auto-restart", restarts=9), DEGRADED, "restarting", ["was restarted 9 times"], id="crashes"),
         pytest.param(running(active="deactivating", sub="stop-sigterm"), OK, "stopping", [], id="stopping"),
         pytest.param(running(active="failed", sub="failed", result="timeout"), DEGRADED, "failed", ["has failed (timeout)"], id="failed"),
@@ -91,16 +91,16 @@ STARTING = {"active": "activating", "sub": "start"}
         pytest.param(running(loaded=False, masked=True, restarts=3), DEGRADED, "running", ["was restarted 3 times"], id="masked-but-runs"),
         pytest.param(down(loaded=False), DEGRADED, "unknown", ["systemd has no unit for it: systemctl daemon-reload"], id="no-unit"),
         pytest.param(running(loaded=False), DEGRADED, "running", ["systemd has lost its unit: systemctl daemon-reload"], id="runs-without-a-unit"),
-        pytest.param(running(said=("a: bad", "b: bad")), DEGRADED, "running", ["a: bad", "b: bad"], id="last-good-version"),
+        pytest.param(running(warnings=("a: bad", "b: bad")), DEGRADED, "running", ["a: bad", "b: bad"], id="last-good-version"),
         pytest.param(running(failure="no"), DEGRADED, "running", ["no"], id="could-not-start-again"),
         pytest.param(down(failure="no"), DEGRADED, "stopped", ["no"], id="cannot-start"),
         pytest.param(down(active="failed", sub="failed", result="exit-code", one_shot=True), OK, "stopped", [], id="stopped-halfway"),
         pytest.param(running(sub="exited", one_shot=True), OK, "completed", [], id="completed"),
         pytest.param(running(active="failed", sub="failed", failure="no"), DEGRADED, "failed", ["no"], id="failed-and-we-know-why"),
-        pytest.param(down(busy=True, fetching="fetching x: 3 MB so far"), OK, "waiting", [], id="image-on-its-way"),
-        pytest.param(down(busy=True, fetching="cannot be had: y; attempt 2"), DEGRADED, "waiting", ["waiting for its image: cannot be had: y; attempt 2"], id="image-cannot-be-had"),
-        pytest.param(running(active="activating", sub="auto-restart", restarts=9, fetching="fetching x"), OK, "waiting", [], id="image-lost"),
-        pytest.param(running(known=False), OK, "running", [], id="started-by-nobody-knows-what"),
+        pytest.param(down(has_job=True, image_status="fetching x: 3 MB so far"), OK, "waiting", [], id="image-on-its-way"),
+        pytest.param(down(has_job=True, image_status="cannot be had: y; attempt 2"), DEGRADED, "waiting", ["waiting for its image: cannot be had: y; attempt 2"], id="image-cannot-be-had"),
+        pytest.param(running(active="activating", sub="auto-restart", restarts=9, image_status="fetching x"), OK, "waiting", [], id="image-lost"),
+        pytest.param(running(comparable=False), OK, "running", [], id="started-by-nobody-knows-what"),
         pytest.param(running(summary=None), OK, "running", [], id="never-good"),
     ],
 )  # fmt: skip
@@ -113,7 +113,7 @@ def test_an_app(app: AppState, level: str, actual: str, problems: list[str]) -> 
 
 
 def test_what_it_runs_on_is_told_and_no_problem() -> None:
-    app = running(stale=("/x/a.conf",), own=("/x/own.conf",), unit_changed=True)
+    app = running(stale=("/x/a.conf",), stale_own=("/x/own.conf",), unit_changed=True)
     judged = assess(app)["apps"]["web"]
     assert judged["stale"] == [
         "a.conf has changed since its start",
@@ -213,7 +213,7 @@ def test_podman_answers() -> None:
 
 def test_podman_does_not_answer_and_what_it_said_last_stays() -> None:
     before = assess(running(), probe=probe(listed(), podman_at=UP - 20))
-    silent = Probe(at=UP + 10, podman_at=UP + 10, podman_error="no answer within 8 s")
+    silent = Report(at=UP + 10, podman_at=UP + 10, podman_error="no answer within 8 s")
     for _ in range(2):
         before = assess(running(), monotonic=UP + 30, wall=NOW + 30, previous=before, probe=silent)
         assert before["node"]["podman"] == {
@@ -226,7 +226,7 @@ def test_podman_does_not_answer_and_what_it_said_last_stays() -> None:
 
 
 def test_podman_was_not_asked_yet() -> None:
-    found = assess(probe=Probe())["node"]["podman"]
+    found = assess(probe=Report())["node"]["podman"]
     assert found == {"level": OK, "problems": [], "containers": None, "answered": None}
 
 

@@ -12,12 +12,13 @@ from support import NOW, UP, Node, running, state
 
 from archy import paths
 from archy.health.faults import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault
-from archy.host.steps import Continue, Recover, Restart
-from archy.probe.report import Answer, Probe
+from archy.host.steps import Recover, Restart, Resume
+from archy.probe.report import CheckResult, Report
+from archy.reconcile import plan
 from archy.reconcile import status as reconcile_status
-from archy.reconcile.plan import Survey, survey
+from archy.reconcile.plan import Plan
 from archy.recover import incidents
-from archy.recover.incidents import AT_WORK, GAVE_UP, MENDED, NOT_IT, Episode, Recovery
+from archy.recover.incidents import AT_WORK, GAVE_UP, MENDED, NOT_THE_CAUSE, Incident, Incidents
 from archy.recover.remedies import ADVICE
 
 LOCKS = Fault(PODMAN, "locks in /libpod")
@@ -25,21 +26,21 @@ NAMES = Fault(NETWORK, "web: no name server", ("web",))
 KINDS = [PODMAN, NETWORK, STORAGE, LEFTOVERS]
 
 
-def episode(result: str = MENDED, /, **fields: Any) -> Episode:
-    return Episode(**{"result": result, "said": "x", "since": UP - 130, "ended": UP - 100, "count": 1, **fields})
+def episode(result: str = MENDED, /, **fields: Any) -> Incident:
+    return Incident(**{"result": result, "said": "x", "since": UP - 130, "ended": UP - 100, "count": 1, **fields})
 
 
-def after(fault: Fault, result: str, count: int) -> Recovery:
+def after(fault: Fault, result: str, count: int) -> Incidents:
     """What is left of the last of so many episodes in a row, which has ended now."""
-    last = Episode(AT_WORK, fault.said, ("try this", "do that"), UP - 30, UP - 30, 0, count)
-    return Recovery({fault.kind: incidents.ended(last, result, UP)})
+    last = Incident(AT_WORK, fault.said, ("try this", "do that"), UP - 30, UP - 30, 0, count)
+    return Incidents({fault.kind: incidents.ended(last, result, UP)})
 
 
 # What is kept.
 
 
 def test_what_is_kept_is_read_again(node: Node) -> None:
-    kept = Recovery({PODMAN: episode(tried=("a", "b"), until=UP + 60.5), NETWORK: episode(GAVE_UP)})
+    kept = Incidents({PODMAN: episode(tried=("a", "b"), until=UP + 60.5), NETWORK: episode(GAVE_UP)})
     node.path("/run/archy").mkdir(parents=True, exist_ok=True)
     incidents.store(node.name, kept)
     assert incidents.load(node.name) == kept
@@ -68,10 +69,10 @@ def test_what_is_kept_is_read_again(node: Node) -> None:
 def test_a_damaged_file_is_none(node: Node, content: str | None) -> None:
     if content is not None:
         node.write(paths.RECOVERY, content)
-    assert incidents.load(node.name) == Recovery()
+    assert incidents.load(node.name) == Incidents()
 
 
-def problems(known: Recovery, *faults: Fault, recovering: bool = False, now: float = UP + 1) -> tuple[bool, list[str]]:
+def problems(known: Incidents, *faults: Fault, recovering: bool = False, now: float = UP + 1) -> tuple[bool, list[str]]:
     """Whether something is broken, and what is said. Times are shown as seconds from now on."""
     return incidents.problems(known, faults, recovering, now, lambda moment: f"+{moment - UP:.0f} s")
 
@@ -80,20 +81,20 @@ def problems(known: Recovery, *faults: Fault, recovering: bool = False, now: flo
 
 
 def test_the_first_time_it_begins_at_once() -> None:
-    found = incidents.steps(Recovery(), [LOCKS, NAMES], False, UP)
+    found = incidents.steps(Incidents(), [LOCKS, NAMES], False, UP)
     assert found == [Recover("podman: locks in /libpod; network: web: no name server")]
 
 
 def test_it_does_not_begin_twice_nor_without_a_fault() -> None:
-    assert incidents.steps(Recovery(), [LOCKS], True, UP) == []
-    assert incidents.steps(Recovery(), [], False, UP) == []
+    assert incidents.steps(Incidents(), [LOCKS], True, UP) == []
+    assert incidents.steps(Incidents(), [], False, UP) == []
 
 
 def test_what_was_cut_short_begins_anew() -> None:
     """Somebody has killed it. If the fault is gone, nothing is left to do."""
     begun = incidents.begun(None, LOCKS, UP - 5)
-    assert incidents.steps(Recovery({PODMAN: begun}), [], False, UP) == []
-    assert incidents.steps(Recovery({PODMAN: begun}), [LOCKS], False, UP) == [Recover("podman: locks in /libpod")]
+    assert incidents.steps(Incidents({PODMAN: begun}), [], False, UP) == []
+    assert incidents.steps(Incidents({PODMAN: begun}), [LOCKS], False, UP) == [Recover("podman: locks in /libpod")]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +112,8 @@ def test_what_was_cut_short_begins_anew() -> None:
         (GAVE_UP, 6, 19200),
         (GAVE_UP, 7, 21600),
         (GAVE_UP, 5000, 21600),
-        (NOT_IT, 1, 600),
-        (NOT_IT, 9, 21600),
+        (NOT_THE_CAUSE, 1, 600),
+        (NOT_THE_CAUSE, 9, 21600),
     ],
 )
 def test_the_pauses(result: str, count: int, pause: float) -> None:
@@ -130,7 +131,7 @@ def test_one_that_must_wait_keeps_no_other_waiting() -> None:
 
 def test_an_episode_begins() -> None:
     found = incidents.begun(None, LOCKS, UP)
-    assert found == Episode(AT_WORK, LOCKS.said, (), UP, UP, 0, 1)
+    assert found == Incident(AT_WORK, LOCKS.said, (), UP, UP, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -150,18 +151,18 @@ def test_an_episode_begins() -> None:
 def test_how_often_in_a_row(result: str, count: int, later: float, wanted: int) -> None:
     """What stays away for an hour, or twice its pause, has not returned."""
     last = (
-        incidents.ended(Episode(AT_WORK, count=count), result, UP) if result != AT_WORK else episode(AT_WORK, count=4)
+        incidents.ended(Incident(AT_WORK, count=count), result, UP) if result != AT_WORK else episode(AT_WORK, count=4)
     )
     assert incidents.begun(last, LOCKS, UP + later).count == wanted
 
 
 def test_a_fault_that_always_returns_is_mended_ever_more_rarely() -> None:
     """A day of it; each recovery takes ten seconds, and the fault is back ten seconds later."""
-    known, now, times = Recovery(), 0.0, []
+    known, now, times = Incidents(), 0.0, []
     while now < 86400:
         if incidents.steps(known, [LOCKS], False, now):
             begun = incidents.begun(known.episodes.get(PODMAN), LOCKS, now)
-            known = Recovery({PODMAN: incidents.ended(begun, MENDED, now + 10)})
+            known = Incidents({PODMAN: incidents.ended(begun, MENDED, now + 10)})
             times.append(now)
         now += 30
     assert 20 < len(times) < 40
@@ -175,14 +176,14 @@ def test_a_fault_that_always_returns_is_mended_ever_more_rarely() -> None:
 @pytest.mark.parametrize(
     ("known", "recovering"),
     [
-        (Recovery(), False),
-        (Recovery(), True),
+        (Incidents(), False),
+        (Incidents(), True),
         (after(LOCKS, MENDED, 1), False),
         (after(LOCKS, GAVE_UP, 1), True),
-        (Recovery({PODMAN: incidents.begun(None, LOCKS, UP - 5)}), False),
+        (Incidents({PODMAN: incidents.begun(None, LOCKS, UP - 5)}), False),
     ],
 )
-def test_what_is_being_mended(known: Recovery, recovering: bool) -> None:
+def test_what_is_being_mended(known: Incidents, recovering: bool) -> None:
     assert problems(known, LOCKS, recovering=recovering, now=UP) == (False, ["locks in /libpod (is being mended)"])
 
 
@@ -208,7 +209,7 @@ def test_what_could_not_be_mended(kind: str) -> None:
 
 
 def test_what_nothing_could_be_tried_for() -> None:
-    known = Recovery({PODMAN: incidents.ended(Episode(count=1), GAVE_UP, UP)})
+    known = Incidents({PODMAN: incidents.ended(Incident(count=1), GAVE_UP, UP)})
     said = f"locks in /libpod: gave up until +600 s, because nothing is known to help. {ADVICE[PODMAN]}"
     assert problems(known, LOCKS) == (True, [said])
 
@@ -218,7 +219,7 @@ def test_what_nothing_could_be_tried_for() -> None:
 def test_apps_that_cannot_be_started_say_so_themselves(recovering: bool, count: int) -> None:
     """As long as nobody knows that it is the storage."""
     fault = Fault(STORAGE, "Podman fails to start web", ("web",))
-    known = after(fault, NOT_IT, count) if count else Recovery()
+    known = after(fault, NOT_THE_CAUSE, count) if count else Incidents()
     assert problems(known, fault, recovering=recovering) == (False, [])
 
 
@@ -228,18 +229,18 @@ def test_all_problems_at_once() -> None:
     assert (broken, len(said), said[1]) == (True, 2, "web: no name server (is being mended)")
 
 
-# The survey, and the status.
+# The plan, and the status.
 
-SILENT = Probe(at=ASKED, podman_at=ASKED, podman_error=LOCKS.said)
-LOST = Answer(False, "refused", "no name server: Connection refused", ASKED)
-
-
-def surveyed(known: Recovery = Recovery(), **fields: Any) -> Survey:  # noqa: B008
-    return survey(state(running(), **fields), known)
+SILENT = Report(at=ASKED, podman_at=ASKED, podman_error=LOCKS.said)
+LOST = CheckResult(False, "refused", "no name server: Connection refused", ASKED)
 
 
-def told(known: Recovery, /, **fields: Any) -> reconcile_status.Status:
-    found = reconcile_status.assess(surveyed(known, **fields))
+def planned(known: Incidents = Incidents(), **fields: Any) -> Plan:  # noqa: B008
+    return plan.make(state(running(), **fields), known)
+
+
+def told(known: Incidents, /, **fields: Any) -> reconcile_status.Status:
+    found = reconcile_status.assess(planned(known, **fields))
     assert json.loads(reconcile_status.pack(found)) == found
     return found
 
@@ -248,13 +249,13 @@ def test_podman_is_mended_before_apps_are_restarted() -> None:
     stopped = container(None, main_stopped=True, stopped=True)
     entry = {"id": ID, "failed": 2, "at": UP - 50, "cpu": 0}
     networkless = probe(listed(), apps={"web": stopped}, pasta=False)
-    found = surveyed(probe=networkless, previous={"liveness": {"web": entry}})
-    assert [type(step) for step in found.steps] == [Recover, Continue, Restart]
+    found = planned(probe=networkless, previous={"liveness": {"web": entry}})
+    assert [type(step) for step in found.steps] == [Recover, Resume, Restart]
 
 
 def test_while_it_is_mended_there_is_nothing_to_do() -> None:
-    assert surveyed(probe=SILENT, recovering=True).steps == []
-    assert [type(step) for step in surveyed(probe=SILENT).steps] == [Recover]
+    assert planned(probe=SILENT, recovering=True).steps == []
+    assert [type(step) for step in planned(probe=SILENT).steps] == [Recover]
 
 
 @pytest.mark.parametrize(
@@ -269,15 +270,15 @@ def test_while_it_is_mended_there_is_nothing_to_do() -> None:
 )
 def test_what_another_pass_has_to_look_at(fields: dict[str, Any], pending: bool) -> None:
     apps = {"web": container(**fields)}
-    assert surveyed(probe=probe(listed(), apps=apps)).is_pending == pending
+    assert planned(probe=probe(listed(), apps=apps)).is_pending == pending
 
 
 def test_stale_apps_are_to_be_looked_at_again() -> None:
-    assert survey(state(running(stale=("/x/conf",))), Recovery()).is_pending
+    assert plan.make(state(running(stale=("/x/conf",))), Incidents()).is_pending
 
 
 def test_the_status_while_podman_is_mended() -> None:
-    found = told(Recovery(), probe=SILENT, recovering=True)
+    found = told(Incidents(), probe=SILENT, recovering=True)
     assert found["node"]["recovery"] == {
         "level": "degraded",
         "problems": ["locks in /libpod (is being mended)"],
@@ -314,6 +315,6 @@ def test_the_status_afterwards() -> None:
 
 
 def test_names_that_are_lost_degrade_the_node() -> None:
-    found = told(Recovery(), probe=probe(listed(), apps={"web": container(names=LOST)}))
+    found = told(Incidents(), probe=probe(listed(), apps={"web": container(names=LOST)}))
     assert (found["level"], found["apps"]["web"]["level"]) == ("degraded", "ok")
     assert found["node"]["recovery"]["problems"] == [f"web: {LOST.said} (is being mended)"]

@@ -18,10 +18,10 @@ from archy.health.current import AppState, NodeState
 from archy.health.faults import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault
 from archy.host import locks, steps, systemd
 from archy.host.steps import AsUser, Hold, Restart, Start, Step
-from archy.probe.report import Probe
+from archy.probe.report import Report
 from archy.recover import incidents, recover, remedies
-from archy.recover.incidents import AT_WORK, GAVE_UP, MENDED, NOT_IT, Recovery
-from archy.recover.remedies import LADDERS, Rung
+from archy.recover.incidents import AT_WORK, GAVE_UP, MENDED, NOT_THE_CAUSE, Incidents
+from archy.recover.remedies import REMEDIES, Remedy
 
 LOCKS = Fault(PODMAN, "failed to open locks in /libpod_rootless_lock_990")
 PAUSE = Fault(PODMAN, "invalid internal status")
@@ -52,7 +52,7 @@ class World:
         self.log: list[str] = []
         self.probed: dict[str, Any] = {}
         self.watch: Callable[[Step], None] = lambda _: None
-        self.seen: Callable[[], Probe] = lambda: probe(listed(), at=self.now, apps=self.probed)
+        self.seen: Callable[[], Report] = lambda: probe(listed(), at=self.now, apps=self.probed)
 
     def look(self, *_: object) -> NodeState:
         self.looks += 1
@@ -84,13 +84,13 @@ class World:
         return [str(step) for step in self.done]
 
     @property
-    def kept(self) -> Recovery:
+    def kept(self) -> Incidents:
         return incidents.load(self.node.name)
 
     def run(self) -> int:
         """One run of archy-recover."""
         self.done = []
-        return recover.Climber(self.node.name).run()
+        return recover.Recovery(self.node.name).run()
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def world(node: Node, monkeypatch: pytest.MonkeyPatch) -> World:
         node.app(app)
         node.runs(app)
     node.path("/run/archy").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(recover.Climber, "_look", one.look)
-    monkeypatch.setattr(steps, "execute", one.execute)
+    monkeypatch.setattr(recover.Recovery, "_look", one.look)
+    monkeypatch.setattr(steps, "apply", one.execute)
     monkeypatch.setattr(steps, "run_as_user", one.check)
     monkeypatch.setattr(faults, "faults", lambda *_: list(one.faults))
     monkeypatch.setattr(systemd, "journal", lambda *_: one.log)
@@ -114,7 +114,7 @@ def world(node: Node, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_nothing_to_mend(world: World) -> None:
-    assert (world.run(), world.done, world.asked, world.kept) == (0, [], [RECONCILE], Recovery())
+    assert (world.run(), world.done, world.asked, world.kept) == (0, [], [RECONCILE], Incidents())
 
 
 def test_what_is_gone_at_the_second_look_was_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_what_is_gone_at_the_second_look_was_none(world: World, monkeypatch: pyt
 def test_who_crashes_all_the_time_leaves_nothing_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What each look finds is something else, and will be gone in a moment."""
     monkeypatch.undo()
-    monkeypatch.setattr(recover.Climber, "_look", world.look)
+    monkeypatch.setattr(recover.Recovery, "_look", world.look)
     monkeypatch.setattr(time, "sleep", world.sleep)
     monkeypatch.setattr(time, "monotonic", lambda: world.now)
     monkeypatch.setattr(subprocess, "run", lambda words, **_: world.asked.append(" ".join(words)))
@@ -178,7 +178,7 @@ def test_after_each_rung_it_looks_until_its_time_is_over(world: World, monkeypat
             world.faults = []
         return real(*words)
 
-    monkeypatch.setattr(recover.Climber, "_look", look)
+    monkeypatch.setattr(recover.Recovery, "_look", look)
     assert world.run() == 0
     assert world.said == [f"podman network reload {OTHER}"]
 
@@ -204,8 +204,8 @@ def test_when_nothing_helps_it_gives_up_and_says_what_it_tried(
     assert world.run() == 1
     episode = world.kept.episodes[NETWORK]
     assert (episode.result, episode.until - episode.ended) == (GAVE_UP, 600)
-    scene = recover.Climber(world.node.name)._scene(NAMES)
-    assert episode.tried == tuple(rung.says for rung in LADDERS[NETWORK] if remedies.applies(rung, scene))
+    scene = recover.Recovery(world.node.name)._scene(NAMES)
+    assert episode.tried == tuple(rung.title for rung in REMEDIES[NETWORK] if remedies.applies(rung, scene))
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"network: {NAMES.said}"
     assert [line for line in said if line.endswith("gave up")] == ["network: gave up"]
@@ -248,7 +248,7 @@ def test_one_that_returns_each_time_is_mended_so_often_in_a_run_and_then_waits(
         gone.clear()
         return real(*words)
 
-    monkeypatch.setattr(recover.Climber, "_look", look)
+    monkeypatch.setattr(recover.Recovery, "_look", look)
     world.watch = lambda _: gone.append(True)
     assert world.run() == 0
     episode = world.kept.episodes[PODMAN]
@@ -293,7 +293,7 @@ def test_it_is_let_go_before_anybody_looks_whether_that_has_helped(world: World)
     looked: list[bool] = []
     real = world.seen
 
-    def seen() -> Probe:
+    def seen() -> Report:
         looked.append(world.done.count(RELEASE) == sum(isinstance(step, Hold) for step in world.done))
         return real()
 
@@ -363,9 +363,9 @@ def test_killed_in_between_it_is_written_down_what_was_tried(world: World) -> No
 def test_a_look_that_sees_nothing_is_no_proof(world: World) -> None:
     """Nobody answers the first three times after the rung."""
     world.faults, world.mends = [ONE], {"network reload": NETWORK}
-    real, blind = world.seen, [Probe(), Probe(error="no answer"), Probe(at=UP * 2)]
+    real, blind = world.seen, [Report(), Report(error="no answer"), Report(at=UP * 2)]
 
-    def seen() -> Probe:
+    def seen() -> Report:
         return blind.pop() if world.done and blind else real()
 
     world.seen = seen
@@ -382,9 +382,9 @@ def test_nor_is_one_of_before(world: World) -> None:
     assert world.kept.episodes[NETWORK].result == GAVE_UP
 
 
-@pytest.mark.parametrize("blind", [Probe(), Probe(error="no answer")], ids=["nothing", "error"])
+@pytest.mark.parametrize("blind", [Report(), Report(error="no answer")], ids=["nothing", "error"])
 def test_who_never_sees_that_it_helped_climbs_on_and_gives_up(
-    world: World, blind: Probe, capsys: pytest.CaptureFixture[str]
+    world: World, blind: Report, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Said is then what was seen before."""
     world.faults, world.mends = [ONE], {"network reload": NETWORK}
@@ -407,7 +407,7 @@ def test_who_was_restarted_for_it_must_run_for_a_while_before_its_name_is_judged
 
     real = world.seen
 
-    def seen() -> Probe:
+    def seen() -> Report:
         if began and world.now > began[0] + 20:
             world.apps = (running(changed=began[0] + 20), running("db"))
         return real()
@@ -459,13 +459,13 @@ def test_an_image_that_is_not_there_is_no_fault_of_the_storage(world: World) -> 
     """It is not even looked for: that takes minutes."""
     assert storage(world, DAMAGED, "Error: initializing source docker://x: requested access is denied") == 0
     assert (world.done, world.asked) == ([], [RECONCILE])
-    assert world.kept.episodes[STORAGE].result == NOT_IT
+    assert world.kept.episodes[STORAGE].result == NOT_THE_CAUSE
 
 
 def test_a_storage_that_is_sound(world: World) -> None:
     assert storage(world, "", "Error: creating container storage: layer not known") == 0
     assert (world.done, world.asked) == ([], ["podman system check --quick", RECONCILE])
-    assert world.kept.episodes[STORAGE].result == NOT_IT
+    assert world.kept.episodes[STORAGE].result == NOT_THE_CAUSE
 
 
 def test_a_damaged_storage(world: World) -> None:
@@ -491,7 +491,7 @@ def test_a_damaged_storage_that_stays_so(world: World) -> None:
 
 
 def test_who_waits_for_its_next_start_need_not_wait(world: World) -> None:
-    pausing = {"active": "activating", "sub": "auto-restart", "status": 125}
+    pausing = {"active": "activating", "sub": "auto-restart", "exit_status": 125}
     world.apps = (running(**pausing), running("db"), running("c", stopped=True, **pausing))
     world.faults, world.mends = [LOCKS], {"rm -f": PODMAN}
     assert world.run() == 0
@@ -500,22 +500,22 @@ def test_who_waits_for_its_next_start_need_not_wait(world: World) -> None:
 
 def test_the_rungs_of_every_ladder_can_be_climbed(world: World) -> None:
     """Whatever they need of the scene is there."""
-    climber = recover.Climber(world.node.name)
+    climber = recover.Recovery(world.node.name)
     for fault in (LOCKS, NAMES, SWEEP, FAILING):
         scene = climber._scene(fault)
         assert (scene.uid, scene.runtime, scene.running) == (990, "/run/user/990", ("db", "web"))
-        for rung in LADDERS[fault.kind]:
+        for rung in REMEDIES[fault.kind]:
             rung.steps(scene)
 
 
 def test_a_ladder_of_ones_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, the first that applies, and each once."""
 
-    def rung(number: int, when: str) -> Rung:
-        return Rung(f"{number}", lambda _: [AsUser((f"{number}",))], when)
+    def rung(number: int, when: str) -> Remedy:
+        return Remedy(f"{number}", lambda _: [AsUser((f"{number}",))], when)
 
     made = tuple(rung(number, when) for number, when in enumerate(["a", "b", "", "a"]))
-    monkeypatch.setattr(remedies, "LADDERS", {**LADDERS, PODMAN: made})
+    monkeypatch.setattr(remedies, "REMEDIES", {**REMEDIES, PODMAN: made})
     world.faults = [Fault(PODMAN, "a")]
     assert world.run() == 1
     assert world.said == ["0", "2", "3"]
@@ -532,13 +532,13 @@ def test_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         def __exit__(self, *_: object) -> None:
             locked.append("out")
 
-    class Quick(recover.Climber):
+    class Quick(recover.Recovery):
         def run(self) -> int:
             locked.append("run")
             return 7
 
     climber = Quick(world.node.name)
     monkeypatch.setattr(locks, "hold", lambda *_: Lock())
-    monkeypatch.setattr(recover, "Climber", lambda _: climber)
+    monkeypatch.setattr(recover, "Recovery", lambda _: climber)
     monkeypatch.setattr(os, "umask", lambda _: 0)
     assert (recover.main([]), locked) == (7, ["in", "run", "out"])

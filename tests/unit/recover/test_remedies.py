@@ -16,26 +16,26 @@ from probes import ID, OTHER
 from archy import paths as archy_paths
 from archy.health.faults import LEFTOVERS, NETWORK, PODMAN, STORAGE, Fault
 from archy.host.steps import AsUser, Hold, Start, Step
-from archy.recover.remedies import ADVICE, LADDERS, Rung, Scene, applies
+from archy.recover.remedies import ADVICE, REMEDIES, Remedy, Situation, applies
 
 UNMOUNT = 'umount -l "$1/rootless-netns/rootless-netns"; rm -rf -- "$1"'
 RUNTIME, STAMP, STORE = "/run/user/990", "20260102-030405", archy_paths.STORAGE
 KINDS = [PODMAN, NETWORK, STORAGE, LEFTOVERS]
 
 
-def scene(kind: str, said: str, /, **fields: Any) -> Scene:
+def scene(kind: str, said: str, /, **fields: Any) -> Situation:
     about = {key: fields.pop(key) for key in ("apps", "containers", "timers") if key in fields}
-    return Scene(Fault(kind, said, **about), 990, RUNTIME, STAMP, **fields)
+    return Situation(Fault(kind, said, **about), 990, RUNTIME, STAMP, **fields)
 
 
 def climbed(kind: str, said: str, /, **fields: Any) -> list[str]:
     """What is tried, in order, if nothing helps and the same is seen each time."""
     here = scene(kind, said, **fields)
-    return [rung.says for rung in LADDERS[kind] if applies(rung, here)]
+    return [rung.title for rung in REMEDIES[kind] if applies(rung, here)]
 
 
-def rung(kind: str, says: str) -> Rung:
-    (one,) = (one for one in LADDERS[kind] if one.says.startswith(says))
+def rung(kind: str, says: str) -> Remedy:
+    (one,) = (one for one in REMEDIES[kind] if one.title.startswith(says))
     return one
 
 
@@ -98,8 +98,8 @@ def test_a_full_disk_is_no_reason_to_clear_anything(said: str, running: tuple[st
 
 def test_rungs_for_when_no_app_runs_are_not_climbed_while_one_does() -> None:
     """A container whose runtime directory is gone can neither be stopped nor be known."""
-    idle = [one for kind in KINDS for one in LADDERS[kind] if one.idle]
-    assert [one.says for one in idle] == [CLEAR, WORST]
+    idle = [one for kind in KINDS for one in REMEDIES[kind] if one.idle]
+    assert [one.title for one in idle] == [CLEAR, WORST]
     for one in idle:
         for said, _ in MESSAGES:
             assert not applies(one, scene(PODMAN, said, running=("web",)))
@@ -107,7 +107,7 @@ def test_rungs_for_when_no_app_runs_are_not_climbed_while_one_does() -> None:
 
 
 def test_nothing_that_clears_or_removes_for_good_comes_before_what_keeps() -> None:
-    says = [one.says for one in LADDERS[PODMAN]]
+    says = [one.title for one in REMEDIES[PODMAN]]
     assert says == [PAUSE, DATABASE, LOCKS, ASIDE, WAIT, CLEAR, WORST]
 
 
@@ -120,7 +120,7 @@ def test_a_new_pause_process() -> None:
 
 @pytest.mark.parametrize("says", [DATABASE + ",", DATABASE])
 def test_the_database_is_kept_under_another_name(says: str) -> None:
-    one = LADDERS[PODMAN][-1 if says.endswith(",") else 1]
+    one = REMEDIES[PODMAN][-1 if says.endswith(",") else 1]
     aside, renumber = commands(one.steps(scene(PODMAN, "x")))
     assert aside == (
         f"find {STORE} -maxdepth 1 -name db.sql* ! -name *.broken-* -exec mv --no-clobber -- {{}} {{}}.broken-{STAMP} ;"
@@ -140,7 +140,7 @@ def test_the_runtime_directories() -> None:
 
 def test_to_wait_is_to_do_nothing() -> None:
     assert run(PODMAN, WAIT) == []
-    assert rung(PODMAN, WAIT).settle >= 30
+    assert rung(PODMAN, WAIT).timeout >= 30
 
 
 def test_the_file_that_cannot_be_read_is_set_aside() -> None:
@@ -214,10 +214,10 @@ def test_what_is_tried_for_the_network(said: str, wanted: list[str]) -> None:
 
 def test_only_the_last_resort_holds_apps() -> None:
     here = scene(NETWORK, "web: no name server", apps=("web",), running=("a", "b"))
-    for one in LADDERS[NETWORK][:-2]:
+    for one in REMEDIES[NETWORK][:-2]:
         assert not [step for step in one.steps(here) if isinstance(step, Hold)]
-    assert LADDERS[NETWORK][-2].steps(here) == [Hold(("web",))]
-    hold, *rest = LADDERS[NETWORK][-1].steps(here)
+    assert REMEDIES[NETWORK][-2].steps(here) == [Hold(("web",))]
+    hold, *rest = REMEDIES[NETWORK][-1].steps(here)
     assert hold == Hold(("a", "b"))
     assert commands(rest) == [
         "pkill -KILL -u 990 ^(aardvark-dns|pasta(\\.avx2)?)$",
@@ -259,9 +259,9 @@ def test_nobody_is_stopped_where_it_concerns_nobody() -> None:
     """Without pasta apps serve each other and the node; and if it cannot be started, neither could they."""
     said = "pasta does not run: no way out"
     here = scene(NETWORK, said, running=("a", "b"))
-    for one in LADDERS[NETWORK]:
+    for one in REMEDIES[NETWORK]:
         if applies(one, here):
-            assert Hold(()) not in one.steps(here), one.says
+            assert Hold(()) not in one.steps(here), one.title
     assert climbed(NETWORK, said, running=("a", "b")) == [PASTA, ALL]
 
 
@@ -327,14 +327,14 @@ def test_the_sweep(containers: tuple[str, ...], timers: tuple[str, ...], wanted:
 # All of them.
 
 
-def everything() -> list[tuple[str, Rung, list[Step]]]:
+def everything() -> list[tuple[str, Remedy, list[Step]]]:
     said = f'loading "{STORE}/a/b.json"'
     here: dict[str, Any] = {"running": ("web",), "apps": ("web",), "containers": (ID,), "timers": ("x.timer",)}
-    return [(kind, one, one.steps(scene(kind, said, **here))) for kind in KINDS for one in LADDERS[kind]]
+    return [(kind, one, one.steps(scene(kind, said, **here))) for kind in KINDS for one in REMEDIES[kind]]
 
 
 def test_all_kinds_have_a_ladder_and_an_advice() -> None:
-    assert {*LADDERS} == {*ADVICE} == {*KINDS}
+    assert {*REMEDIES} == {*ADVICE} == {*KINDS}
     assert all(ADVICE.values())
 
 
@@ -344,7 +344,7 @@ def test_what_is_never_run() -> None:
         for command in [*commands(steps), str(steps)]:
             assert not re.search(r"\b(migrate|reset|prune|volume|rmi|kill --all|stop --all)\b", command), (
                 kind,
-                one.says,
+                one.title,
             )
 
 
@@ -368,13 +368,13 @@ def test_what_is_removed_lies_in_the_runtime_directory() -> None:
 
 def test_every_step_has_an_end() -> None:
     for _, one, steps in everything():
-        assert 0 < one.settle <= 120
+        assert 0 < one.timeout <= 120
         for step in steps:
             assert isinstance(step, Hold) or (isinstance(step, AsUser) and 0 < step.timeout <= 3700)
             assert not isinstance(step, Start)  # what is held is started again by whoever climbs
 
 
 def test_every_pattern_is_one() -> None:
-    for ladder in LADDERS.values():
+    for ladder in REMEDIES.values():
         for one in ladder:
             re.compile(one.when)
