@@ -7,8 +7,13 @@
 .DELETE_ON_ERROR:
 
 TOOLBOX := tests/nodectl toolbox
-# Two files at a time, each on nodes of its own: most of the time they wait.
-NODE_TESTS := /usr/bin/python3 -m pytest tests/node --numprocesses 2 --dist loadfile
+UNIT_TESTS := $(TOOLBOX) python3 -m pytest tests/unit --numprocesses 2
+# Four files at a time, each on a node of its own, on two processors: most of the time they wait. Files that take longest
+# come first (tests/node/conftest.py).
+NODE_TESTS := /usr/bin/python3 -m pytest tests/node --numprocesses 4 --dist loadfile
+# For make test: ONLY=unit or ONLY=node, K=expression as of pytest -k, RESUME=1 to leave out what has passed before.
+CHOICE := $(if $(K),-k '$(K)')
+export RESUME
 install = apt-get -qq update >&2 && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install $(1) </dev/null >&2
 
 help: ## show this list
@@ -23,11 +28,15 @@ deb: python ## build/archy_<version>_all.deb, lintian clean
 lint: python ## linters only (make test runs them too)
 	@$(TOOLBOX) python3 -m pytest tests/unit/test_linters.py
 
-test: pytest ## linters, unit tests, and tests on booted nodes
+test: pytest ## linters, unit tests, and tests on booted nodes (ONLY=unit|node K=expression RESUME=1)
+ifneq ($(ONLY),node)
 	@echo 'make test: linters and unit tests' >&2
-	@$(TOOLBOX) python3 -m pytest tests/unit
+	@$(UNIT_TESTS) $(CHOICE)$(if $(K)$(RESUME), || [ $$? -eq 5 ])
+endif
+ifneq ($(ONLY),unit)
 	@echo 'make test: tests on booted nodes' >&2
-	@$(NODE_TESTS) -m 'sample or not (chaos or matrix)'
+	@$(NODE_TESTS) -m 'sample or not (chaos or matrix)' $(CHOICE)$(if $(K)$(RESUME), || [ $$? -eq 5 ])
+endif
 
 demo: python ## boot a node, run Bitcoin and what needs it on regtest, and show them
 	@tests/demo

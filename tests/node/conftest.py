@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from progress import Progress, spent
 
 pytest.register_assert_rewrite("matrix")  # so that it says what was found
 NODECTL = str(Path(__file__).resolve().parent.parent / "nodectl")
@@ -23,6 +24,9 @@ AS_USER = (
     " PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/$(id -u archipelago)"
     " DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/$(id -u archipelago)/bus "
 )
+
+# Files of tests that take longest, by `make test` on two processors; what is not named takes less than a minute.
+LONGEST = ("test_alternatives", "test_bench", "test_chaos_podman", "test_lifecycle", "test_liveness")
 
 TICKS = "archy-reconcile.timer archy-reconcile.path"
 
@@ -39,24 +43,26 @@ class Node:
 
     def ctl(self, verb: str, *arguments: str, timeout: float = 900) -> None:
         """Run a verb of nodectl on this node."""
-        done = subprocess.run(
-            [NODECTL, verb, self.name, *arguments], capture_output=True, text=True, timeout=timeout, check=False
-        )
+        with spent(f"nodectl {verb}"):
+            done = subprocess.run(
+                [NODECTL, verb, self.name, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+            )
         if done.returncode:
             raise CommandFailed(f"nodectl {verb} {self.name}: {done.returncode}\n{done.stdout}{done.stderr}")
 
     def run(self, script: str, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a shell script in the node as root, whatever its exit status."""
-        return subprocess.run(
-            [NODECTL, "exec", self.name, "bash", "-c", script],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
+        with spent("run: " + script.strip().removeprefix(AS_USER).partition("\n")[0][:50]):
+            return subprocess.run(
+                [NODECTL, "exec", self.name, "bash", "-c", script],
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=False,
+            )
 
     def out(self, script: str, stdin: str | None = None, timeout: float = 300) -> str:
         """The output of a script that must succeed."""
@@ -104,6 +110,10 @@ class Node:
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
         """Wait until a condition holds, and fail with its name and the node's state if it does not."""
+        with spent(f"wait: {what}"):
+            self._wait(what, condition, seconds)
+
+    def _wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
@@ -132,10 +142,11 @@ class Node:
         """A pass, as the timer makes it: one that begins now, with a probe of its own, and not one under way."""
         began = time.monotonic() * 1e6  # a node's clock is its host's
         began_at = "systemctl show --property=ExecMainStartTimestampMonotonic --value archy-probe archy-reconcile"
-        for _ in range(3):
-            self.out("systemctl start archy-reconcile")
-            if all(int(at) >= began for at in self.out(began_at).split()):
-                return
+        with spent("pass"):
+            for _ in range(3):
+                self.out("systemctl start archy-reconcile")
+                if all(int(at) >= began for at in self.out(began_at).split()):
+                    return
 
     @contextmanager
     def without_ticks(self) -> Iterator[None]:
@@ -217,6 +228,17 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A fresh node for the tests of one file."""
     with fresh_node(request.module.__name__.removeprefix("test_").replace("_", "-")[:9]) as fresh:
         yield fresh
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say how far the tests are, and what they wait for."""
+    config.pluginmanager.register(Progress(config, "node"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: a worker that gets one of them last would be alone with it."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -57,7 +57,7 @@ NODE_FILES = {
 
 TOOL_PACKAGES = """
 build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian mypy python3-pytest
-python3-hypothesis shellcheck python3-bcrypt python3-cryptography
+python3-pytest-xdist python3-hypothesis shellcheck python3-bcrypt python3-cryptography
 python3-jinja2 python3-yaml python3-jsonschema python3-systemd systemd podman man-db git
 busybox-static python3-pip bash-completion strace ca-certificates
 """

@@ -92,7 +92,7 @@ def verb_toolbox(args: argparse.Namespace) -> NoReturn:
     tools = tools_layer()
     os.set_inheritable(hold(tools), True)
     command = toolbox(tools, "ro", args.command or ["bash"])
-    env = environment("PIP_", "DEB_", "PYTEST_", "HYPOTHESIS_", "SOURCE_DATE", "http", "no_proxy")
+    env = environment("PIP_", "DEB_", "PYTEST_", "RESUME", "HYPOTHESIS_", "SOURCE_DATE", "http", "no_proxy")
     os.execvpe(command[0], command, env)
 
 

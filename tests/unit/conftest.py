@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import hypothesis
 import hypothesis.configuration
 import pytest
+from progress import Progress
 from support import Node
 
 sys.dont_write_bytecode = True
@@ -38,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks of these tests."""
+    """Register the marks of these tests, and what says how far they are."""
+    config.pluginmanager.register(Progress(config, "unit"))
     config.addinivalue_line("markers", "programs: this unit test starts programs (Quadlet, systemd-analyze, ...)")
 
 
