@@ -49,7 +49,7 @@ def install(count: int) -> list[str]:
         text = re.sub(r"(?m)((?:network|source|name): )(?!archy-net)\S+-(net|data)$", rf"\1{app_id}-\2", text)
         (target / paths.MANIFEST).write_text(text)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        failed = apply.Pass("/", app_ids).run()
+        failed = apply.Preparation("/", app_ids).run()
     if failed:
         sys.exit(f"the apps of the bench could not be prepared: {failed}")
     return app_ids

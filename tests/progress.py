@@ -12,7 +12,6 @@ import json
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "build/tests"
 SLOWEST = 25
 EVERY = 20.0  # seconds between two words about the progress
 GUESS = 3.0  # seconds that a test takes of which nothing is known
-_spent: Counter[str] = Counter()
+_spent: dict[str, float] = {}
 _inside = threading.local()
 Told = dict[str, Any]  # a line of the results
 
@@ -40,7 +39,7 @@ def spent(reason: str) -> Iterator[None]:
         yield
     finally:
         _inside.any = False
-        _spent[reason] += time.monotonic() - began
+        _spent[reason] = _spent.get(reason, 0.0) + time.monotonic() - began
 
 
 def read(path: Path) -> dict[str, Told]:
@@ -121,12 +120,11 @@ class Progress:
             report.nodeid, {"test": report.nodeid, "outcome": "passed", "seconds": 0.0, "spent": {}}
         )
         told["seconds"] = round(told["seconds"] + report.duration, 2)
-        told[report.when] = round(report.duration, 2)
         if not report.passed and told["outcome"] != "failed":
             told["outcome"] = report.outcome
-        for key, value in report.user_properties:
-            for reason, seconds in value.items() if key == "spent" else ():
-                told["spent"][reason] = round(told["spent"].get(reason, 0) + seconds, 2)
+        properties: list[tuple[str, Any]] = report.user_properties
+        for reason, seconds in [pair for key, value in properties if key == "spent" for pair in value.items()]:
+            told["spent"][reason] = round(told["spent"].get(reason, 0) + seconds, 2)
         if report.when == "teardown":
             told["worker"] = getattr(report, "worker_id", "")
             told["at"] = round(time.monotonic() - self.began, 1)

@@ -352,7 +352,7 @@ def test_of_an_answer_that_cannot_be_read_it_is_said_why(node: Node) -> None:
     assert _probe(node.name, MADE) == Report(error="no answer")
 
 
-@pytest.mark.parametrize("content", [None, "", "{", pack(file())])
+@pytest.mark.parametrize("content", [None, "", "{", pack(file())], ids=["none", "empty", "cut-off", "whole"])
 def test_one_at_work_says_nothing_yet(node: Node, content: str | None) -> None:
     if content is not None:
         node.write(paths.PROBE, content)
