@@ -147,11 +147,11 @@ class Progress:
         gone = now - self.began
         left = sum(map(self.expected, self.tests)) - sum(map(self.expected, done))
         left *= gone / sum(map(self.expected, done))  # by how long it took so far what should have taken so long
+        known = sum(map(self.expected, done)) > sum(map(self.expected, self.tests)) / 20  # the first ones mislead
         failed = sum(told["outcome"] == "failed" for told in self.now.values())
+        about = f"; about {clock(left)} left" if known else ""
         terminal.ensure_newline()
-        terminal.write_line(
-            f"{len(done)} of {len(self.tests)} tests, {failed} failed, after {clock(gone)}; about {clock(left)} left"
-        )
+        terminal.write_line(f"{len(done)} of {len(self.tests)} tests, {failed} failed, after {clock(gone)}{about}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say what took longest, and why."""

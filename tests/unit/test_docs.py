@@ -140,14 +140,23 @@ def test_make_targets_exist() -> None:
     assert {"demo", "test", "bench"} <= set(named) <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
 
 
-def test_every_module_is_in_hacking() -> None:
-    package = REPO / "generator/archy"
-    modules = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    named, wing = set(), ""
-    for line in HACKING.partition("generator/archy/\n")[2].partition("generator/bin")[0].splitlines():
-        wing = found[1] if (found := re.match(r"  (\w+/)", line)) else wing if line.startswith("    ") else ""
-        named |= {wing + name for name in re.findall(r"\b\w+\.py", line)}
-    assert named == {name for name in modules if not name.endswith("__init__.py")}
+PACKAGE = REPO / "generator/archy"
+
+
+@pytest.mark.parametrize("wing", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_every_module_is_in_the_text_of_its_wing(wing: str) -> None:
+    text = (PACKAGE / wing / "README.md").read_text()
+    rows = [name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+\.py)`", line)]
+    assert sorted(rows) == sorted({path.name for path in (PACKAGE / wing).glob("*.py")} - {"__init__.py"})
+    assert re.search(rf"(?m)^ .*\b{wing}/", HACKING)
+
+
+def test_what_hacking_names_is_there() -> None:
+    """A path in backquotes is that of a file, of the repository or of the package."""
+    texts = {REPO: HACKING} | {path.parent: path.read_text() for path in PACKAGE.glob("*/README.md")}
+    for here, text in texts.items():
+        for name in re.findall(r"`((?:[\w.-]+/)*\w+\.(?:py|j2))`", text):
+            assert any((above / name).is_file() for above in (here, PACKAGE, REPO)), name
 
 
 @pytest.mark.programs
