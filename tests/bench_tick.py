@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 RECONCILE = "/usr/libexec/archy/archy-reconcile"
-QUIET = Path("/run/archy/quiet")  # see quiet.py
+QUIET = Path("/run/archy/unchanged")  # see quiet.py
 MANIFEST = """\
 app:
   id: {id}

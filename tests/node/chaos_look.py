@@ -71,7 +71,7 @@ def status() -> Iterator[str]:
     for group in ("node", "apps"):
         for name, part in found.get(group, {}).items():
             problems += [f"archy status: {name}: {text}" for text in part.get("problems", ()) if not PAST.search(text)]
-            state = part.get("actual", "running")
+            state = part.get("current", "running")
             problems += [f"archy status: {name}: {state}"] if state != "running" else []
     yield from problems
     if code not in (0, 1) and not problems:

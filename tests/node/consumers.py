@@ -45,7 +45,7 @@ def is_ok(node: Node) -> bool:
     """Whether all is well, and all runs on what it should."""
     code, found = node.status()
     apps = found["apps"].values()
-    return code == 0 and all(app["actual"] == "running" and not app["stale"] for app in apps)
+    return code == 0 and all(app["current"] == "running" and not app["stale"] for app in apps)
 
 
 def restarted(node: Node, before: dict[str, int]) -> set[str]:

@@ -89,7 +89,7 @@ def line(node: Node, app_id: str) -> dict[str, object]:
 def waits(node: Node, app_id: str, says: str) -> bool:
     """Whether the app waits for its image, of which this is said."""
     found = line(node, app_id)
-    return found["actual"] == "waiting" and says in str(found["image"])
+    return found["current"] == "waiting" and says in str(found["image"])
 
 
 def test_a_mirror_is_asked_first_and_by_plain_http(node: Node) -> None:
@@ -151,7 +151,7 @@ def test_a_registry_that_is_away_is_said_and_waited_for(node: Node) -> None:
     code, apps = seen[-1]
     assert (code, apps["away"]["level"]) == (1, "degraded")
     assert apps["away"]["problems"] == [f"waiting for its image: {apps['away']['image']}"]
-    assert apps["home"]["actual"] == "running"
+    assert apps["home"]["current"] == "running"
     assert node.active("away") == "inactive"
     assert node.out("systemctl is-active by-hand") == "active"  # the command waits, too
     assert "archy-image@away.service" not in node.failed()
@@ -176,7 +176,7 @@ def test_one_that_is_stopped_meanwhile_stays_stopped(node: Node) -> None:
     registry(node, 5001)
     time.sleep(20)
     assert (node.active("stopped"), node.show("archy-image@stopped", "ActiveState")) == ("inactive", "inactive")
-    assert line(node, "stopped")["actual"] == "stopped"
+    assert line(node, "stopped")["current"] == "stopped"
     node.nothing_failed()
     node.out("archy app start stopped", timeout=60)
     node.out("archy app remove stopped")

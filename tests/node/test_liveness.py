@@ -156,7 +156,7 @@ def test_who_answers_while_systemd_waits_for_ever_is_restarted(calm: Node) -> No
     node.wait("a restart", is_restarted, 300)
     node.wait_active("untold")
     said = node.out("journalctl -u archy-reconcile -o cat -n 50")
-    assert "answers, and systemd was never told that it is ready" in said
+    assert "answers, but systemd was never told that it is ready" in said
     node.out("systemctl stop archy-untold; rm -r /etc/archy/apps/untold; systemctl daemon-reload")
 
 

@@ -39,7 +39,7 @@ def runs(node: Node) -> int:
 
 def states(node: Node) -> dict[str, str]:
     """What `archy status` calls them."""
-    return {name: app["actual"] for name, app in node.status()[1]["apps"].items()}
+    return {name: app["current"] for name, app in node.status()[1]["apps"].items()}
 
 
 def test_who_needs_it_waits_until_it_has_succeeded(node: Node) -> None:

@@ -143,7 +143,7 @@ def test_a_lost_key_is_said_until_it_is_back(node: Node) -> None:
     node.out(f"mv {key} /root/key")
     node.tick()
     code, found = node.status()
-    assert (code, found["apps"]["lost"]["level"], found["apps"]["lost"]["actual"]) == (1, "degraded", "running")
+    assert (code, found["apps"]["lost"]["level"], found["apps"]["lost"]["current"]) == (1, "degraded", "running")
     assert f"{key}: is missing; restore it" in " ".join(found["apps"]["lost"]["problems"])
     node.out(f"mv /root/key {key}")
     node.tick()

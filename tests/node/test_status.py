@@ -47,7 +47,7 @@ def install(node: Node) -> None:
 def test_all_is_well(node: Node) -> None:
     code, found = node.status()
     assert (code, found["level"]) == (0, "ok")
-    assert {app: entry["actual"] for app, entry in found["apps"].items()} == dict.fromkeys(APPS, "running")
+    assert {app: entry["current"] for app, entry in found["apps"].items()} == dict.fromkeys(APPS, "running")
     assert {entry["health"] for entry in found["apps"].values()} == {"healthy"}
     assert found["node"]["podman"]["containers"] == 2
     assert found["last_pass_age"] < 40
@@ -100,13 +100,13 @@ def test_stopped_ticks_are_seen_and_the_start_of_any_app_brings_them_back(node: 
     ticks = ("reconcile.timer", "reconcile.path")
     assert {node.active(unit) for unit in (*ticks, *APPS)} == {"inactive"}
     assert "archy-reconcile.timer is stopped" in node.run("archy status").stdout
-    assert {entry["actual"] for entry in node.status()[1]["apps"].values()} == {"stopped"}
+    assert {entry["current"] for entry in node.status()[1]["apps"].values()} == {"stopped"}
     node.out("systemctl start archy-one")
     assert {node.active(unit) for unit in (*ticks, "one")} == {"active"}
     assert node.active("two") == "inactive"
     node.out("systemctl stop archy-reconcile.timer")
     code, found = node.status()
-    assert (code, found["node"]["ticks"]["level"]) == (1, "degraded")
+    assert (code, found["node"]["passes"]["level"]) == (1, "degraded")
     node.out("systemctl start 'archy-*'")
     node.wait_active(*APPS)
 

@@ -6,8 +6,9 @@ systemd asks again as long as it is not, and the app's start waits in its queue 
 
 from __future__ import annotations
 
-import subprocess
 import sys
+
+from systemd import daemon
 
 from archy.apps import facts
 from archy.bitcoin import rpc
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> int:
         return EX_USAGE
     why = reason("/", argv[1])
     # `systemctl status` shows it, and the pass reads it from there.
-    subprocess.run(["systemd-notify", f"--status={why}"], check=False)
+    daemon.notify(f"STATUS={why}")
     if why:
         print(why, file=sys.stderr)
     return EX_NOT_YET if why else 0

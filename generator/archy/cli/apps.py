@@ -12,8 +12,9 @@ from archy import paths
 from archy.apps import admission, catalogue
 from archy.apps.catalogue import Entry
 from archy.cli.output import print_json, table
+from archy.cli.status import COLOURS
 from archy.errors import Problem, Refused
-from archy.host import systemd
+from archy.health import current
 from archy.manifest import grants, load
 from archy.manifest.model import App, Port
 from archy.operations.progress import NO_SUCH_APP, OK, CannotDo, progress
@@ -22,10 +23,10 @@ from archy.operations.progress import NO_SUCH_APP, OK, CannotDo, progress
 def list_(options: argparse.Namespace) -> int:
     """archy app list."""
     entries = catalogue.entries("/")
-    units = systemd.units([paths.unit(entry.id) for entry in entries if entry.installed])
+    states = current.apps("/", [entry.id for entry in entries if entry.installed])
     rows: list[dict[str, Any]] = []
     for entry in entries:
-        unit = units.get(paths.unit(entry.id))
+        app = states.get(entry.id)
         rows.append(
             {
                 "id": entry.id,
@@ -33,8 +34,8 @@ def list_(options: argparse.Namespace) -> int:
                 "version": entry.app.version if entry.app else "",
                 "origin": entry.origin,
                 "installed": entry.installed,
-                "state": unit.active if unit else ("unknown" if entry.installed else "not installed"),
-                "restarts": unit.restarts if unit else 0,
+                "state": app.state if app else "not installed",
+                "restarts": app.unit.restarts if app else 0,
                 "companion_of": entry.companion_of,
                 "part_of": entry.part_of,
                 "provides": entry.provides,
@@ -44,9 +45,8 @@ def list_(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"apps": rows})
         return OK
-    colours = {"active": "green", "failed": "red", "activating": "yellow", "not installed": "dim"}
     shown = [[row["id"], row["state"], row["version"], row["name"] or row["problems"][0]["text"]] for row in rows]
-    table(["APP", "STATE", "VERSION", "NAME"], shown, colours)
+    table(["APP", "STATE", "VERSION", "NAME"], shown, COLOURS | {"not installed": "dim"})
     return OK
 
 

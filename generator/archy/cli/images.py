@@ -65,7 +65,7 @@ def wanted(apps: Mapping[str, Any], sizes: Mapping[str, int], units: Mapping[str
 
 
 def _is_wanted(unit: systemd.Unit) -> bool:
-    return unit.active == "activating"
+    return unit.is_activating
 
 
 def _sizes(what: str) -> dict[str, int]:
@@ -108,11 +108,7 @@ def _waiting(apps: Mapping[str, Any], names: list[str]) -> list[str]:
     """The apps that wait for an image: one of these, or one that nobody fetches at this moment."""
     units = systemd.units([paths.image_unit(name) for name in apps])
     found = {name: unit for name in apps if (unit := units.get(paths.image_unit(name))) and _is_wanted(unit)}
-    return [
-        name
-        for name, unit in found.items()
-        if references.full(apps[name]["image"]) in names or unit.sub.startswith("auto-restart")
-    ]
+    return [name for name, unit in found.items() if references.full(apps[name]["image"]) in names or unit.is_restarting]
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from archy.reconcile import status as reconcile_status
 from archy.reconcile.status import Status
 from archy.recover import incidents
 
-_COLOURS = {
+COLOURS = {
     "ok": "green",
     "degraded": "yellow",
     "broken": "red",
@@ -42,7 +42,7 @@ _EXITS = {"ok": OK, "degraded": DEGRADED, "broken": BROKEN}
 
 def show(options: argparse.Namespace) -> int:
     """archy status: root sees the node as it is now, everybody else as the last pass saw it."""
-    last = current.previous("/")
+    last = reconcile_status.load("/")
     found = _now(last) if os.geteuid() == 0 and systemd.booted() else last
     if not found:
         progress("no pass was made yet: systemctl start archy-reconcile.service")
@@ -56,14 +56,14 @@ def show(options: argparse.Namespace) -> int:
         return _EXITS[found["level"]]
     rows = []
     for app_id, app in found["apps"].items():
-        desired = _until(app) if app["actual"] == "stopped" else ""
+        desired = _until(app) if app["current"] == "stopped" else ""
         notes = [*app["problems"], *app["stale"], *([app["error"]] if app["error"] else []), desired]
         notes += [f"waiting for its image: {app['image']}"] if app["image"] else []
         notes += [app["held"]] if app["held"] else []
         notes += [f"waits for {', '.join(app['waits_for'])}"] if app["waits_for"] else []
-        rows.append([app_id, app["actual"], _span(found, app["since"]), str(app["restarts"]), _joined(notes)])
+        rows.append([app_id, app["current"], _span(found, app["since"]), str(app["restarts"]), _joined(notes)])
     if rows:
-        table(["APP", "STATE", "FOR", "RESTARTS", "NOTES"], rows, _COLOURS)
+        table(["APP", "STATE", "FOR", "RESTARTS", "NOTES"], rows, COLOURS)
     for name, part in found["node"].items():
         for problem in part["problems"]:
             print(f"{name}: {problem}")
@@ -85,11 +85,11 @@ def _print_rest(found: reconcile_status.Status, age: float | None) -> None:
         print(f"podman: answered last at {podman['answered']}")
     if jumped := found["node"]["clock"]["jumped"]:
         print(f"clock: jumped by {jumped['by']:+d} s, seen at {jumped['at']}")
-    if found["node"]["ticks"]["timer"] != "active":
+    if found["node"]["passes"]["timer"] != "active":
         said = "archy-reconcile.timer is stopped, as after systemctl stop 'archy-*'; the start of any app starts it"
-        print(f"ticks: {said}")
+        print(f"passes: {said}")
     seen = "no pass was made since the boot" if age is None else f"last pass {age:.0f} s ago"
-    print(f"node: {colour(found['level'], _COLOURS[found['level']], sys.stdout)}, {seen}")
+    print(f"node: {colour(found['level'], COLOURS[found['level']], sys.stdout)}, {seen}")
 
 
 def _span(found: reconcile_status.Status, since: str | None) -> str:
@@ -108,15 +108,15 @@ def _now(last: reconcile_status.Status) -> reconcile_status.Status:
     for name, part in (("@secrets", "secrets"), ("@node", "files")):
         if last and (said := last["node"][part]["problems"]):
             failures[name] = said[0]
-    node = current.observe("/", failures)
+    node = current.observe("/", last, failures)
     judged = reconcile_status.assess(plan.make(node, incidents.load("/")))
     for app in node.apps:  # something was changed a moment ago: what the last pass saw is still true
         before = last["apps"].get(app.id) if last else None
         if before and not app.comparable and before["invocation"] == app.unit.invocation:
             judged["apps"][app.id]["stale"] = before["stale"]
-    if last and time.monotonic() - last["monotonic"] > _OLD and judged["node"]["ticks"]["timer"] == "active":
-        judged["node"]["ticks"]["problems"].append("no pass was made for a long time: journalctl -u archy-reconcile")
-        judged["node"]["ticks"]["level"] = reconcile_status.DEGRADED
+    if last and time.monotonic() - last["monotonic"] > _OLD and judged["node"]["passes"]["timer"] == "active":
+        judged["node"]["passes"]["problems"].append("no pass was made for a long time: journalctl -u archy-reconcile")
+        judged["node"]["passes"]["level"] = reconcile_status.DEGRADED
         judged["level"] = max(judged["level"], reconcile_status.DEGRADED, key=reconcile_status.LEVELS.index)
     return judged
 

@@ -1,16 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""Which apps must be restarted, or let go on. Pure: the node as it is in, steps out.
-
-An app is restarted when it runs on other content than it should, and when it does not serve. A file that was wrong on
-the disk is no reason: what counts is what the running process was started with. An app that is stopped, or is about to
-start anyway, is left alone.
-"""
+"""Pauses between attempts at the same thing, which double as long as it goes on. Pure."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 
-def backoff(first: float, count: float, longest: float) -> float:
-    """A pause, in seconds, that doubles with each attempt."""
-    return min(longest, math.ldexp(first, min(int(count) - 1, 20)))
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait after so many attempts in a row. Times are in seconds.
+
+    `short` is the pause after each of the `free` attempts; those after them have pauses that begin with `first` and
+    double, up to `longest`. The row ends when `calm`, or twice the pause, has passed without another attempt.
+    """
+
+    first: float
+    longest: float
+    calm: float
+    free: int = 0
+    short: float = 0
+
+    def pause(self, count: float) -> float:
+        """The pause after this number of attempts in a row."""
+        if count <= self.free:
+            return self.short
+        return min(self.longest, math.ldexp(self.first, min(int(count - self.free) - 1, 20)))
+
+    def goes_on(self, count: float, seconds: float) -> bool:
+        """Whether another attempt, so many seconds after the last one, belongs to the same row."""
+        return seconds <= max(self.calm, 2 * self.pause(count))

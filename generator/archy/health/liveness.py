@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Whether each app serves, and since when not. Pure: the node as it is and what the last pass made of it.
+"""Whether each app serves, and since when not. Pure: from the current state and the counters of the last pass.
 
-An app that is ready is asked as its manifest says; `retries` failures in a row, and it is dead. What is slow is not
-dead: where the machine is busy, or the app itself, silence counts little.
+An app that is ready is checked as its manifest says; after `retries` failures in a row it counts as dead. A slow app is
+not dead: where the machine is busy, or the app itself, a timeout counts little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from archy.health.current import AppState, NodeState
 from archy.probe import report
@@ -17,22 +16,24 @@ from archy.probe.report import CheckResult, ContainerReport
 
 HEALTHY, UNHEALTHY, STARTING, NONE = "healthy", "unhealthy", "starting", "none"
 _RETRIES = 3  # of an app that has no health check of its own
-_SHOWN = 2  # failures in a row that are worth a word
-_SLOW = 0.1  # what silence counts for where it may be slowness
+_SHOWN = 2  # failures in a row from which on the app is unhealthy
+_SLOW = 0.1  # what a timeout counts for where the machine or the app is busy
 _BUSY = 0.1  # of a CPU, used by the app itself
 _SETTLE = 5.0  # seconds after a start during which Podman's answer may be older than it
-_BEGIN = 60.0  # seconds after which a container has left its first state, and systemd was told that it is ready
-_SURE = 2  # answers of Podman in a row; one may have come in a bad moment
+_BEGIN = 60.0  # seconds after a start; then a container is "running", and systemd knows that it is ready
+_SURE = 2  # answers of Podman in a row; a single one may be from a bad moment
 _NOT_NOTIFIED = 3  # answers of an app of which systemd does not know that it is ready
 
-Entry = dict[str, str | float]
+_ROWS = ("failed", "podman_mismatch", "not_notified")
+
+Counters = dict[str, str | float]  # the container's ID and CPU time; of each row its count, and NAME_at
 
 
 @dataclass(frozen=True)
 class Health:
-    """How an app is. `message` is what is wrong, `restart_reason` why it must be restarted for that.
+    """Whether an app serves. `message` is what is wrong, `restart_reason` why it must be restarted for that.
 
-    `stopped` and `frozen`: it would go on if it were let. `counters` is what the next pass must know.
+    `stopped` and `frozen`: its processes are, and can be continued. `counters` are for the next pass.
     """
 
     state: str = NONE
@@ -40,124 +41,124 @@ class Health:
     restart_reason: str = ""
     stopped: bool = False
     frozen: bool = False
-    counters: Entry = field(default_factory=dict)
+    counters: Counters = field(default_factory=dict)
 
     @property
     def is_pending(self) -> bool:
         """Whether the next passes have to look again."""
-        return (
-            any(self.counters.get(key) for key in ("failed", "podman_mismatch", "not_notified"))
-            or self.stopped
-            or self.frozen
-        )
+        return self.stopped or self.frozen or any(self.counters.get(name) for name in _ROWS)
 
     @property
     def needs_second_look(self) -> bool:
-        """Whether Podman has said something odd of it for the first time."""
+        """Whether Podman did not know it as it is, for the first time."""
         return self.counters.get("podman_mismatch") == 1
 
 
+@dataclass(frozen=True)
+class _Row:
+    """How often something was so in a row, and when that was asked last. Each answer counts once."""
+
+    count: float = 0.0
+    at: float = 0.0
+
+    def add(self, at: float, amount: float) -> _Row:
+        """The row with an answer of this moment; 0 ends the row."""
+        return self if at <= self.at else _Row(round(self.count + amount, 3) if amount else 0.0, at)
+
+    def ended(self) -> _Row:
+        """The row after something else than an answer has ended it."""
+        return _Row(0.0, self.at)
+
+
 def judge(node: NodeState) -> dict[str, Health]:
-    """How every app is that has a container; the others are not in it."""
-    before = node.previous.get("liveness", {})
+    """The health of every app that has a container; the others are not in it."""
+    last = node.previous.get("liveness", {})
     return {
-        app.id: _health(app, probed, before.get(app.id) or {}, node)
+        app.id: _health(app, container, last.get(app.id) or {}, node)
         for app in node.apps
-        if (probed := node.probe.apps.get(app.id)) and _has_process(app) and node.probe.at > app.unit.changed
+        if (container := node.probe.apps.get(app.id)) and app.unit.is_steady and node.probe.at > app.unit.changed
     }
 
 
-def _has_process(app: AppState) -> bool:
-    """Whether it runs, or starts, and no job is about to change that; a start is a job itself."""
-    return app.unit.sub == "start" or (app.unit.sub == "running" and not app.unit.has_job)
-
-
-def _health(app: AppState, probed: ContainerReport, before: Mapping[str, str | float], node: NodeState) -> Health:
-    last: dict[str, float] = {}
-    if before.get("id") == probed.id:
-        last = {key: value for key, value in before.items() if not isinstance(value, str)}
-    check = probed.check if probed.check is None or probed.check.at > app.unit.changed else None
-    entry: Entry = {
-        "id": probed.id,
-        **_failed(app, probed, check, last, node),
-        **_podman_mismatch(app, probed, last, node),
-    }
-    entry |= _not_notified(app, check, last, node)
+def _health(app: AppState, container: ContainerReport, last: Counters, node: NodeState) -> Health:
+    check = container.check if container.check and container.check.at > app.unit.changed else None
+    if last.get("id") != container.id:
+        last = {}
+    rows = {name: _Row(float(last.get(name, 0)), float(last.get(f"{name}_at", 0))) for name in _ROWS}
+    cpu = float(last.get("cpu", container.cpu))
+    failed = _failed(app, container, check, rows["failed"], cpu, node)
+    mismatch = _podman_mismatch(app, container, rows["podman_mismatch"], node)
+    not_notified = _not_notified(app, check, rows["not_notified"], node)
+    if failed.at > rows["failed"].at or not app.unit.is_running:
+        cpu = container.cpu
     retries = app.summary["health"]["retries"] if app.summary and app.summary["health"] else _RETRIES
     if node.recovering:  # it may fail for a reason of the node: the answer after that decides
-        entry["failed"] = min(float(entry["failed"]), retries - 0.5)
-    failed, mismatch, not_notified = (float(entry[key]) for key in ("failed", "podman_mismatch", "not_notified"))
-    said = _held(probed) or (check.said if check and not check.ok else "")
-    fault = ""
-    if failed >= retries and app.unit.sub == "running":
-        fault = f"does not answer, {retries} times in a row: {said}"
-    elif mismatch >= _SURE and node.probe.containers is not None:
-        fault = _mismatch(app, probed, node)
-    elif not_notified >= _NOT_NOTIFIED:
-        fault = "answers, and systemd was never told that it is ready"
-    state = HEALTHY if app.unit.sub == "running" and check else NONE
-    if app.unit.sub == "start":
+        failed = replace(failed, count=min(failed.count, retries - 0.5))
+    counters: Counters = {"id": container.id, "cpu": cpu}
+    for name, row in zip(_ROWS, (failed, mismatch, not_notified), strict=True):
+        counters |= {name: row.count, f"{name}_at": row.at}
+
+    message = _held(container) or (check.message if check and not check.ok else "")
+    reason = ""
+    if failed.count >= retries and app.unit.is_running:
+        reason = f"does not answer, {retries} times in a row: {message}"
+    elif mismatch.count >= _SURE and node.probe.containers is not None:
+        reason = _mismatch(app, container, node)
+    elif not_notified.count >= _NOT_NOTIFIED:
+        reason = "answers, but systemd was never told that it is ready"
+    state = HEALTHY if app.unit.is_running and check else NONE
+    if app.unit.is_starting:
         state = STARTING
-    elif _held(probed) or failed >= min(_SHOWN, retries):
+    elif _held(container) or failed.count >= min(_SHOWN, retries):
         state = UNHEALTHY
-    silent = check is not None and not check.ok and probed.stopped
-    stopped = (probed.main_stopped or silent) and not probed.frozen
-    return Health(state, said if state == UNHEALTHY else "", fault, stopped, probed.frozen, entry)
+    silent = check is not None and not check.ok and container.stopped
+    stopped = (container.main_stopped or silent) and not container.frozen
+    return Health(state, message if state == UNHEALTHY else "", reason, stopped, container.frozen, counters)
 
 
-def _held(probed: ContainerReport) -> str:
-    if probed.frozen:
+def _held(container: ContainerReport) -> str:
+    if container.frozen:
         return "its unit is frozen"
-    return "its main process is stopped (SIGSTOP)" if probed.main_stopped else ""
+    return "its main process is stopped (SIGSTOP)" if container.main_stopped else ""
 
 
 def _failed(
-    app: AppState, probed: ContainerReport, check: CheckResult | None, last: Mapping[str, float], node: NodeState
-) -> Entry:
-    """How often in a row it did not answer, each time counted once."""
-    failed, at, cpu = last.get("failed", 0.0), last.get("at", 0.0), last.get("cpu", probed.cpu)
-    if app.unit.sub != "running":  # it has as much time as its unit gives it
-        return {"failed": 0.0, "at": at, "cpu": probed.cpu}
-    asked = node.probe.at if _held(probed) else check.at if check else at
-    if asked <= at:
-        return {"failed": failed, "at": at, "cpu": cpu}
-    if check and check.ok and not _held(probed):
-        failed = 0.0
-    else:
-        busy = probed.cpu - cpu > _BUSY * (asked - at)
-        slow = not _held(probed) and check and check.kind == TIMEOUT and (busy or node.probe.load > report.LOADED)
-        failed = round(failed + (_SLOW if slow else 1), 3)
-    return {"failed": failed, "at": asked, "cpu": probed.cpu}
+    app: AppState, container: ContainerReport, check: CheckResult | None, row: _Row, cpu: float, node: NodeState
+) -> _Row:
+    """How often in a row it did not answer. `cpu` is the CPU time at the answer before."""
+    if not app.unit.is_running:  # it has as much time as its unit gives it
+        return row.ended()
+    if _held(container):
+        return row.add(node.probe.at, 1)
+    if check is None:
+        return row
+    busy = container.cpu - cpu > _BUSY * (check.at - row.at) or node.probe.load > report.LOADED
+    return row.add(check.at, 0 if check.ok else _SLOW if check.kind == TIMEOUT and busy else 1)
 
 
-def _podman_mismatch(app: AppState, probed: ContainerReport, last: Mapping[str, float], node: NodeState) -> Entry:
-    """How often in a row Podman did not know its container, or it lacked what belongs to it."""
-    count, at = last.get("podman_mismatch", 0.0), last.get("podman_mismatch_at", 0.0)
-    began = app.unit.changed if app.unit.sub == "running" else app.unit.began + _BEGIN - _SETTLE
-    if app.summary and app.summary["one_shot"]:  # what is to end may do so
-        return {"podman_mismatch": 0.0, "podman_mismatch_at": at}
-    if node.probe.containers is None or node.probe.at <= at or node.probe.podman_at <= began + _SETTLE:
-        return {"podman_mismatch": count, "podman_mismatch_at": at}
-    return {"podman_mismatch": count + 1 if _mismatch(app, probed, node) else 0, "podman_mismatch_at": node.probe.at}
+def _podman_mismatch(app: AppState, container: ContainerReport, row: _Row, node: NodeState) -> _Row:
+    """How often in a row Podman did not know its container, or its container lacked what belongs to it."""
+    began = app.unit.changed if app.unit.is_running else app.unit.began + _BEGIN - _SETTLE
+    if app.is_one_shot:  # it may end
+        return row.ended()
+    if node.probe.containers is None or node.probe.podman_at <= began + _SETTLE:
+        return row
+    return row.add(node.probe.at, 1 if _mismatch(app, container, node) else 0)
 
 
-def _mismatch(app: AppState, probed: ContainerReport, node: NodeState) -> str:
+def _mismatch(app: AppState, container: ContainerReport, node: NodeState) -> str:
     listed = {entry.id: entry.state for entry in node.probe.containers or ()}
-    if probed.id not in listed:
+    if container.id not in listed:
         return "Podman does not know its container"
-    if listed[probed.id] != "running":
-        return f"Podman calls its container {listed[probed.id]}"
+    if listed[container.id] != "running":
+        return f"Podman calls its container {listed[container.id]}"
     needs = app.summary and (app.summary["ports"] or app.summary["network"] == "pasta")
-    return "nobody passes on what comes to its ports" if needs and not probed.forwarded else ""
+    return "nothing forwards its ports" if needs and not container.forwarded else ""
 
 
-def _not_notified(app: AppState, check: CheckResult | None, last: Mapping[str, float], node: NodeState) -> Entry:
+def _not_notified(app: AppState, check: CheckResult | None, row: _Row, node: NodeState) -> _Row:
     """How often in a row it answered though its unit waits for that."""
-    count, at, busy = last.get("not_notified", 0.0), last.get("not_notified_at", 0.0), node.probe.load > report.LOADED
-    if app.unit.sub != "start" or check is None or not check.ok or node.monotonic - app.unit.began < _BEGIN or busy:
-        return {"not_notified": 0.0, "not_notified_at": at}
-    return (
-        {"not_notified": count + 1, "not_notified_at": check.at}
-        if check.at > at
-        else {"not_notified": count, "not_notified_at": at}
-    )
+    busy, early = node.probe.load > report.LOADED, node.monotonic - app.unit.began < _BEGIN
+    if not app.unit.is_starting or check is None or not check.ok or early or busy:
+        return row.ended()
+    return row.add(check.at, 1)

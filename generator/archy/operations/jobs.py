@@ -28,7 +28,7 @@ def start(what: str, names: list[str]) -> None:
         An attempt that is just being made may be the one that succeeds.
         """
         found = systemd.units(units).values()
-        failed = {one.name for one in found if one.restarts > before[one.name] and one.sub.startswith("auto-restart")}
+        failed = {one.name for one in found if one.restarts > before[one.name] and one.is_restarting}
         return [name for name in names if paths.unit(name) in failed]
 
     begun = [(name, systemd.job("start", paths.unit(name))) for name in names]
@@ -73,7 +73,7 @@ def await_job(
 def _waits(app_id: str) -> tuple[str, str]:
     """What an app waits for before its start, and how much of that has come, which changes all the time."""
     found = systemd.units([paths.image_unit(app_id), paths.wait_unit(app_id)])
-    said = {name: unit.status_text for name, unit in found.items() if unit.active == "activating" and unit.status_text}
+    said = {name: unit.status_text for name, unit in found.items() if unit.is_activating and unit.status_text}
     if says := said.get(paths.image_unit(app_id)):
         text, _, amount = says.rpartition(": ") if says.endswith(pull.SO_FAR) else (says, "", "")
         return f"waiting for its image: {text}", amount

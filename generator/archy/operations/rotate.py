@@ -24,6 +24,7 @@ from archy.operations.progress import NO_SUCH_APP, REFUSED, CannotDo, Progress, 
 from archy.paths import PREVIOUS, secret_path
 from archy.prepare.prepare import locked
 from archy.reconcile import plan
+from archy.reconcile import status as reconcile_status
 
 _TIMEOUT = 10  # seconds for one call
 _POLL = 2.0  # seconds
@@ -80,7 +81,7 @@ def _finish(what: str, name: str) -> None:
     try:
         while True:
             systemd.systemctl("start", "archy-reconcile.service")
-            waiting = plan.outdated_users(current.observe("/", {}), name)
+            waiting = plan.outdated_users(current.observe("/", reconcile_status.load("/")), name)
             if not waiting and not os.path.lexists(secret_path(name + PREVIOUS)):
                 line.show(f"{name}: all apps have the new value")
                 return
@@ -96,12 +97,12 @@ def _prove(what: str, before: str, now: str) -> None:
     url = rpc.URL
     line = Progress()
     while True:
-        state = current.observe("/", {})
+        state = current.observe("/", reconcile_status.load("/"))
         provider = next((app for app in state.apps if app.summary and app.summary["provides"] == BITCOIN), None)
         if provider is None or not plan.runs(provider):
             progress("bitcoind does not run: not proven by calls; it starts with the new value only")
             return
-        if provider.unit.active == "active" and not provider.unit.has_job:
+        if provider.unit.is_up and not provider.unit.has_job:
             break
         line.show(f"waiting for {provider.id}, to ask it")
         time.sleep(_POLL)

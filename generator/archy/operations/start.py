@@ -91,7 +91,7 @@ def _needed(what: str, every: list[Entry], app_id: str) -> list[str]:
 
 def _is_down(unit: systemd.Unit | None) -> bool:
     """Whether nobody has asked for it: what waits in systemd's queue, for its image say, is to run."""
-    return unit is None or (unit.active == "inactive" and not unit.has_job)
+    return unit is None or (unit.is_inactive and not unit.has_job)
 
 
 def _agrees(what: str, app_id: str, down: list[str]) -> bool:

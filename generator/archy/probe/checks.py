@@ -26,7 +26,7 @@ _LATE = 1.0  # seconds
 class Check:
     """One question; it begins with its making. `timeout` is in seconds.
 
-    `ok` is None until there is an answer; if that is False, `kind` and `said` tell why.
+    `ok` is None until there is an answer; if that is False, `kind` and `message` tell why.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -35,7 +35,7 @@ class Check:
         self.timeout = timeout
         self.ok: bool | None = None
         self.kind = ""
-        self.said = ""
+        self.message = ""
 
     def fileno(self) -> int:
         """What to wait for, readable or writable; -1 when there is nothing."""
@@ -56,9 +56,9 @@ class Check:
         """It is well."""
         self.ok = True
 
-    def failed(self, kind: str, said: str) -> None:
+    def failed(self, kind: str, message: str) -> None:
         """It is not."""
-        self.ok, self.kind, self.said = False, kind, said
+        self.ok, self.kind, self.message = False, kind, message
 
 
 class _Connection(Check):
@@ -203,4 +203,4 @@ def run(checks: "Iterable[Check]") -> None:
 
 def result(check: Check) -> "dict[str, Any]":
     """What became of a check."""
-    return {"ok": bool(check.ok), "kind": check.kind, "said": check.said}
+    return {"ok": bool(check.ok), "kind": check.kind, "said": check.message}

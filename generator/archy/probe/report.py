@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What archy-probe found, read by root. It comes from the service user: what is not as it should be is no answer."""
+"""The report of archy-probe, read by root. It comes from the service user: a malformed one is no answer."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from archy import paths
 from archy.host import read
 
 _MOST = 16 * 1024 * 1024
-_LATEST = 1e10  # seconds since the boot that nobody will see
-_TEXT = 300  # characters of what it says; they reach the journal and status.json
+_LATEST = 1e10  # seconds since the boot, later than any
+_TEXT = 300  # characters of a message; they reach the journal and status.json
+LOADED = 2.0  # processes that want to run, for each CPU
 _IDENTITY = re.compile("[0-9a-f]{64}")
 _TIMER = re.compile(r"[0-9a-f]{64}(-startup)?-[0-9a-f]{1,32}\.timer")
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of one question: `kind` and `said` tell why not. `at` is when, in seconds of the monotonic clock."""
+    """The result of one check; `kind` and `message` are why it failed. `at` is in seconds of the monotonic clock."""
 
     ok: bool
     kind: str
-    said: str
+    message: str
     at: float
 
 
 @dataclass(frozen=True)
 class ContainerReport:
-    """A container in the cgroup of an app's unit (see containers.Container), and what it answered."""
+    """A container in the cgroup of an app's unit (see containers.Container), and its answers."""
 
     id: str
     stopped: bool = False
@@ -56,7 +57,7 @@ class PodmanContainer:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it; nothing, if nobody was asked. `error`: there is no answer at all; `podman_error`: Podman gave none.
+    """All of it; empty, if there was no probe. `error`: there is no report at all; `podman_error`: Podman gave no answer.
 
     `load` is the number of processes that want to run, for each CPU.
     """
@@ -74,72 +75,56 @@ class Report:
 
 
 def load(root: str, path: str = paths.PROBE) -> Report:
-    """What the last probe found."""
+    """The last report."""
     content = read.read(paths.under(root, path), _MOST)
     try:
-        return _probe(json.loads(content or b""))
+        return _report(json.loads(content or b""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
         return Report(error=error(root))
 
 
 def error(root: str) -> str:
-    """Why the last probe found nothing."""
-    said = (read.read(paths.under(root, paths.PROBE_ERROR)) or b"").decode(errors="replace").strip()
-    return (_text(said.splitlines()[-1]) if said else "") or "no answer"
+    """Why the last probe has no report."""
+    lines = (read.read(paths.under(root, paths.PROBE_ERROR)) or b"").decode(errors="replace").strip().splitlines()
+    return _text(lines[-1] if lines else "") or "no answer"
 
 
-def _probe(found: Any) -> Report:
-    podman = found["podman"]
-    error = _text(podman["error"])
+def _report(data: Any) -> Report:
+    podman = data["podman"]
+    podman_error = _text(podman["error"])
+    apps = {name: app for name, app in data["apps"].items() if paths.is_label(name) and _IDENTITY.fullmatch(app["id"])}
+    listed = [PodmanContainer(*map(_text, entry)) for entry in podman["containers"] if _IDENTITY.fullmatch(entry[0])]
     return Report(
-        _number(found["at"]),
-        _number(found["load"]),
-        {
-            name: _probed(app)
-            for name, app in found["apps"].items()
-            if paths.is_label(name) and _IDENTITY.fullmatch(app["id"])
-        },
-        None if error else tuple(_listed(*entry) for entry in podman["containers"] if _IDENTITY.fullmatch(entry[0])),
-        _number(podman["at"]),
-        error,
-        None if found["pasta"] is None else bool(found["pasta"]),
-        tuple(name for name in found["timers"] if _TIMER.fullmatch(name)),
-        digest=str(found["digest"]),
+        at=_number(data["at"]),
+        load=_number(data["load"]),
+        apps={name: _container(app) for name, app in apps.items()},
+        containers=None if podman_error else tuple(listed),
+        podman_at=_number(podman["at"]),
+        podman_error=podman_error,
+        pasta=None if data["pasta"] is None else bool(data["pasta"]),
+        timers=tuple(name for name in data["timers"] if _TIMER.fullmatch(name)),
+        digest=str(data["digest"]),
     )
 
 
-def _probed(app: Any) -> ContainerReport:
-    return ContainerReport(
-        app["id"],
-        bool(app["stopped"]),
-        bool(app["main_stopped"]),
-        bool(app["frozen"]),
-        _number(app["cpu"]),
-        bool(app["forwarded"]),
-        _answer(app["check"]),
-        _answer(app["names"]),
-    )
+def _container(data: Any) -> ContainerReport:
+    fields: dict[str, Any] = {name: bool(data[name]) for name in ("stopped", "main_stopped", "frozen", "forwarded")}
+    fields |= {name: _result(data[name]) for name in ("check", "names")}
+    return ContainerReport(data["id"], cpu=_number(data["cpu"]), **fields)
 
 
-def _answer(found: Any) -> CheckResult | None:
-    if found is None:
+def _result(data: Any) -> CheckResult | None:
+    if data is None:
         return None
-    return CheckResult(bool(found["ok"]), str(found["kind"]), _text(found["said"]), _number(found["at"]))
-
-
-def _listed(identity: str, state: str, name: str, unit: str) -> PodmanContainer:
-    return PodmanContainer(identity, _text(state), _text(name), _text(unit))
+    return CheckResult(bool(data["ok"]), str(data["kind"]), _text(data["said"]), _number(data["at"]))
 
 
 def _number(value: Any) -> float:
     number = float(value)
     if not (math.isfinite(number) and abs(number) < _LATEST):
-        raise ValueError("no number that could be")
+        raise ValueError("out of range")
     return number
 
 
 def _text(value: Any) -> str:
     return "".join(filter(str.isprintable, str(value)))[:_TEXT]
-
-
-LOADED = 2.0  # processes that want to run, for each CPU

@@ -87,7 +87,7 @@ def _pass(root: str, dry: bool) -> tuple[int, float | None]:
         if not dry:
             pending.forget(root, begun)
     seen = unchanged.listing(root)
-    node = current.observe(root, failures, planned or {})
+    node = current.observe(root, reconcile_status.load(root), failures, planned)
     all_ = plan.make(node, incidents.load(root))
     over = plan.finished_rotations(node)
     code |= _execute(root, [*all_.steps, *over], dry)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the node and its apps are: the judgement over what a pass saw. Pure; the result is the content of status.json.
+"""How well the node and its apps are: the judgement over the current state. Pure, but for the reader of status.json.
 
 `level` is `ok`, `degraded` or `broken`. An app can be degraded; broken is the node, when no app can be relied upon.
 """
@@ -8,58 +8,58 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from archy import __version__
+from archy import __version__, paths
 from archy.bitcoin import rpc
 from archy.health.current import AppState, NodeState
 from archy.health.liveness import HEALTHY, NONE, STARTING
-from archy.host.systemd import Unit
+from archy.host import read
 from archy.images import pull
 from archy.reconcile.plan import Plan
 from archy.reconcile.restarts import reasons
+from archy.reconcile.unchanged import iso
 from archy.recover import incidents
 
 OK, DEGRADED, BROKEN = LEVELS = ("ok", "degraded", "broken")
+_MAX_SIZE = 64 * 1024 * 1024
 _TOO_LONG = 600.0  # seconds that a start may take where the manifest does not say
-_OFTEN = 3  # restarts since the app last ran well for ten minutes
 _FULL = 0.95
-_JUMP = 60.0  # seconds between the clock's way and the monotonic one's
+_JUMP = 60.0  # seconds by which the clock differs from the monotonic one
 _LAST_JUMP_SHOWN = 3600.0
 
 Status = dict[str, Any]
 
 
 def assess(plan: Plan) -> Status:
-    """Judge the node."""
+    """The status: the content of status.json."""
     node = plan.node
     apps = {app.id: _app(app, plan) for app in node.apps}
-    about = {
+    parts = {
         "podman": _podman(node),
         "recovery": _recovery(plan),
         "disk": _disk(node),
         "clock": _clock(node),
-        "secrets": _failed(node, "@secrets"),
-        "files": _failed(node, "@node"),
-        "settings": _judged(DEGRADED if node.said else OK, *node.said),
-        "ticks": _ticks(node),
+        "secrets": _judged(BROKEN, node.failures.get("@secrets")),
+        "files": _judged(BROKEN, node.failures.get("@node")),
+        "settings": _judged(DEGRADED, *node.warnings),
+        "passes": _passes(node),
         "bitcoin": _judged(OK) | dict(node.bitcoin),
     }
-    found = [part["level"] for part in (*apps.values(), *about.values())]
+    levels = [part["level"] for part in (*apps.values(), *parts.values())]
     return {
         "version": __version__,
-        "time": _iso(node.wall),
+        "time": iso(node.wall),
         "wall": node.wall,
         "monotonic": node.monotonic,
-        "level": max(found, key=LEVELS.index, default=OK),
-        "node": about,
+        "level": max(levels, key=LEVELS.index, default=OK),
+        "node": parts,
         "apps": apps,
         "history": plan.decision.history,
         "faults": plan.decision.faults,
-        # Of whom the probe says nothing now, as while it is at work, all counts as before.
-        "liveness": node.previous.get("liveness", {}) | {name: found.counters for name, found in plan.health.items()},
+        # An app that the probe does not report now, as while the probe is at work, keeps its counters.
+        "liveness": node.previous.get("liveness", {}) | {name: app.counters for name, app in plan.health.items()},
     }
 
 
@@ -68,48 +68,44 @@ def pack(status: Status) -> bytes:
     return json.dumps(status, indent=1, ensure_ascii=False).encode()
 
 
-def _judged(level: str, *problems: str) -> Status:
-    return {"level": level, "problems": list(problems)}
+def load(root: str) -> Status:
+    """The status that the last pass of this archy left; empty if there is none, or it is not as `assess` makes it."""
+    try:
+        status: Status = json.loads(read.read(paths.under(root, paths.STATUS), _MAX_SIZE) or b"")
+        parts, counts = status["node"], [entry for kind in ("history", "faults") for entry in status[kind].values()]
+        numbers = [status["wall"], status["monotonic"], *(entry[key] for entry in counts for key in ("at", "count"))]
+        numbers += [value for entry in status["liveness"].values() for key, value in entry.items() if key != "id"]
+        names = ("podman", "recovery", "disk", "clock", "secrets", "files", "passes")
+        sound = status["version"] == __version__ and all(parts[name]["level"] in LEVELS for name in names)
+        sound &= all(isinstance(app, dict) and "current" in app for app in status["apps"].values())
+        return status if sound and all(isinstance(number, int | float) for number in numbers) else {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
-def _failed(node: NodeState, name: str) -> Status:
-    problems = [node.failures[name]] if name in node.failures else []
-    return _judged(BROKEN if problems else OK, *problems)
+def _judged(level: str, *problems: str | None) -> Status:
+    """A part of the status that has this level if there is a problem."""
+    there = [problem for problem in problems if problem]
+    return {"level": level if there else OK, "problems": there}
 
 
 def _app(app: AppState, plan: Plan) -> Status:
-    node, health = plan.node, plan.health.get(app.id)
-    unit, problems = app.unit, [*app.warnings, *filter(None, [app.failure])]
-    needs = app.summary["needs"] if app.summary else []
-    actual, why = _actual(app, node)
-    stale = reasons(app) if unit.active in ("active", "activating") else []
-    if why and not app.failure:
-        problems.append(why)
-    if app.start_unknown and unit.sub == "running":
-        problems.append(f"nobody knows what it was started with: systemctl restart {unit.name}")
-    if app.stale and (waiting := plan.decision.deferred.get(app.id)):
-        problems.append(f"is to be restarted in {waiting:.0f} s, not to do it too often")
-    if health and (said := health.restart_reason or (health.message and f"does not serve: {health.message}")):
-        problems.append(said)
-    if left := plan.decision.backing_off.get(app.id):
-        count = plan.decision.faults[app.id]["count"]
-        tries = "one restart has" if count == 1 else f"{count:.0f} restarts have"
-        problems.append(f"gave up until {_iso(node.wall + left)}, because {tries} not helped")
-    if app.summary and "archival" in app.summary["bitcoin"] and node.bitcoin and (lacks := rpc.lacks(node.bitcoin)):
-        problems.append(f"needs an archival Bitcoin node: {node.bitcoin['app']} {' and '.join(lacks)}")
-    up = {name for other in node.apps if _is_up(other.unit) for name in _names(other)}
-    lacking = [name for name in needs if name not in up]
+    unit, state = app.unit, app.state
+    desired = "stopped" if app.stopped or unit.masked else "running"
+    problems = _judged(DEGRADED, *_problems(app, plan))["problems"]
+    up = {name for other in plan.node.apps if other.unit.is_up for name in _names(other)}
+    missing = [name for name in (app.summary["needs"] if app.summary else ()) if name not in up]
     return {
-        "level": DEGRADED if problems and not _is_down_by_hand(app, actual) else OK,
-        "desired": "stopped" if app.stopped or unit.masked else "running",
-        "actual": actual,
-        "since": _iso(node.wall - (node.monotonic - unit.changed)) if unit.changed else None,
+        "level": DEGRADED if problems and not desired == state == "stopped" else OK,
+        "desired": desired,
+        "current": state,
+        "since": iso(plan.node.wall - (plan.node.monotonic - unit.changed)) if unit.changed else None,
         "restarts": unit.restarts,
-        "health": _health(app, plan, actual),
-        "stale": stale,
+        "health": _health(app, plan),
+        "stale": reasons(app) if unit.is_up or unit.is_activating else [],
         "image": app.image_status,
         "held": app.wait_status,
-        "waits_for": lacking if actual != "stopped" else [],
+        "waits_for": missing if state != "stopped" else [],
         "problems": problems,
         "failure": app.failure,
         "unit": unit.name,
@@ -118,132 +114,129 @@ def _app(app: AppState, plan: Plan) -> Status:
     }
 
 
+def _problems(app: AppState, plan: Plan) -> Iterator[str]:
+    """All that is wrong with an app; empty texts do not count."""
+    node, health = plan.node, plan.health.get(app.id)
+    yield from app.warnings
+    yield app.failure or _state_problem(app, node)
+    if app.start_unknown and app.unit.is_running:
+        yield f"it is not known what it was started with: systemctl restart {app.unit.name}"
+    if app.stale and (seconds := plan.decision.deferred.get(app.id)):
+        yield f"will be restarted in {seconds:.0f} s; it was restarted not long ago"
+    if health:
+        yield health.restart_reason or (health.message and f"does not serve: {health.message}")
+    if seconds := plan.decision.backing_off.get(app.id):
+        count = plan.decision.faults[app.id]["count"]
+        restarts = "one restart has" if count == 1 else f"{count:.0f} restarts have"
+        yield f"gave up until {iso(node.wall + seconds)}, because {restarts} not helped"
+    if app.summary and "archival" in app.summary["bitcoin"] and node.bitcoin and (lacks := rpc.lacks(node.bitcoin)):
+        yield f"needs an archival Bitcoin node: {node.bitcoin['app']} {' and '.join(lacks)}"
+
+
 def _names(app: AppState) -> set[str]:
     return {app.id, app.summary["provides"]} if app.summary else {app.id}
 
 
-def _health(app: AppState, plan: Plan, actual: str) -> str:
-    """What it answers; before it was asked the first time, what systemd was told at its start."""
+def _health(app: AppState, plan: Plan) -> str:
+    """The result of its check; before the first one, what systemd was told at its start."""
     health = plan.health.get(app.id)
     if health and health.state != NONE:
         return health.state
     checked = app.summary is not None and app.summary["health"] is not None
-    return {"running": HEALTHY, "starting": STARTING}.get(actual, NONE) if checked else NONE
+    return {"running": HEALTHY, "starting": STARTING}.get(app.state, NONE) if checked else NONE
 
 
-def _is_up(unit: Unit) -> bool:
-    return unit.active in ("active", "reloading")
-
-
-def _is_down_by_hand(app: AppState, actual: str) -> bool:
-    return (app.stopped or app.unit.masked) and actual == "stopped"
-
-
-def _actual(app: AppState, node: NodeState) -> tuple[str, str]:
-    """The state as a person calls it, and what is wrong with it, if anything."""
-    unit = app.unit
-    if unit.masked and unit.active == "inactive":
-        return "stopped", ""
-    if not unit.loaded and unit.active == "inactive":
-        return "unknown", "systemd has no unit for it: systemctl daemon-reload"
-    # Its first attempt may take long, and is no fault.
-    waits = f"waiting for its image: {app.image_status}" if app.image_status.startswith(pull.CANNOT) else ""
-    if app.image_status and not _is_up(unit):
-        return "waiting", waits
-    if app.wait_status:
-        return "waiting", ""
-    often = f"was restarted {unit.restarts} times" if unit.restarts >= _OFTEN else ""
+def _state_problem(app: AppState, node: NodeState) -> str:
+    """What is wrong with the state that the app is in; empty if nothing."""
+    unit, summary = app.unit, app.summary
+    # The first attempt to get an image may take long, and is no fault.
+    image = f"waiting for its image: {app.image_status}" if app.image_status.startswith(pull.CANNOT) else ""
+    often = f"was restarted {unit.restarts} times" if app.restarts_often else ""
     if often and unit.exit_status:
         often += f", ended last with exit status {unit.exit_status}"
     elif often and unit.result not in ("", "success"):
         often += f", failed last by {unit.result}"
-    if unit.sub == "exited":
-        return "completed", ""
-    if _is_up(unit):
-        lost = "" if unit.loaded or unit.masked else "systemd has lost its unit: systemctl daemon-reload"
-        return "running", lost or often or waits
-    if unit.active == "inactive" and unit.has_job:
-        return "restarting" if often else "starting", often
-    if unit.sub == "auto-restart" or (unit.active == "activating" and often):
-        return "restarting", often
-    if unit.active == "activating":
-        limit = (app.summary and app.summary["start_timeout"]) or _TOO_LONG
-        long = node.monotonic - (unit.began or node.monotonic)
-        return "starting", f"has been starting for {long / 60:.0f} min" if long > limit else ""
-    if unit.active == "deactivating":
-        return "stopping", often
-    if unit.active == "failed" and not (app.summary and app.summary["one_shot"]):  # that one was stopped halfway
-        return "failed", f"has failed ({unit.result})"
-    return "stopped", ""
+    match app.state:
+        case "unknown":
+            return "systemd has no unit for it: systemctl daemon-reload"
+        case "waiting":
+            return image
+        case "running" if not (unit.loaded or unit.masked):
+            return "systemd has lost its unit: systemctl daemon-reload"
+        case "running":
+            return often or image
+        case "restarting" | "stopping":
+            return often
+        case "starting" if unit.is_activating:
+            limit = (summary and summary["start_timeout"]) or _TOO_LONG
+            seconds = node.monotonic - (unit.began or node.monotonic)
+            return f"has been starting for {seconds / 60:.0f} min" if seconds > limit else ""
+        case "failed":
+            return f"has failed ({unit.result})"
+    return ""
 
 
 def _podman(node: NodeState) -> Status:
     """Whether Podman answers. What is done about it is the recovery's."""
     probe = node.probe
-    before = node.previous.get("node", {}).get("podman", {})
     if probe.error or probe.containers is None:
         error = probe.podman_error or probe.error
-        problems = [f"Podman does not answer: {error}"] if error else []
-        return _judged(BROKEN if problems else OK, *problems) | {
-            "containers": before.get("containers"),
-            "answered": before.get("answered"),
-        }
-    return _judged(OK) | {
-        "containers": len(probe.containers),
-        "answered": _iso(node.wall - (node.monotonic - probe.podman_at)),
-    }
+        last = node.previous.get("node", {}).get("podman", {})
+        answer = {"containers": last.get("containers"), "answered": last.get("answered")}
+        return _judged(BROKEN, error and f"Podman does not answer: {error}") | answer
+    answered = iso(node.wall - (node.monotonic - probe.podman_at))
+    return _judged(OK) | {"containers": len(probe.containers), "answered": answered}
 
 
 def _recovery(plan: Plan) -> Status:
     """What is wrong with Podman or its network, what was tried, and until when nothing more is."""
-    node, known = plan.node, plan.recovery
+    node = plan.node
 
     def shown(moment: float) -> str:
-        return _iso(node.wall - node.monotonic + moment)
+        return iso(node.wall - node.monotonic + moment)
 
-    broken, problems = incidents.problems(known, plan.faults, node.recovering, node.monotonic, shown)
-    level = BROKEN if broken else DEGRADED if problems else OK
+    broken, problems = incidents.problems(plan.incidents, plan.faults, node.recovering, node.monotonic, shown)
     last = {
-        kind: {"result": episode.result, "tried": list(episode.tried), "times": episode.count, "saw": episode.said}
-        | {"at": shown(episode.ended), "took": round(episode.ended - episode.since, 1)}
-        for kind, episode in known.episodes.items()
+        kind: {
+            "result": incident.result,
+            "tried": list(incident.tried),
+            "times": incident.count,
+            "saw": incident.message,
+            "at": shown(incident.ended),
+            "took": round(incident.ended - incident.since, 1),
+        }
+        for kind, incident in plan.incidents.items()
     }
-    return _judged(level, *problems) | {"last": last}
+    return _judged(BROKEN if broken else DEGRADED, *problems) | {"last": last}
 
 
 def _disk(node: NodeState) -> Status:
     used = 1 - node.free / node.size if node.size else 1.0
-    said = f"{100 * used:.0f} % of the disk is used: {node.free // 1024**2} MiB are left"
-    return _judged(DEGRADED if used > _FULL else OK, *([said] if used > _FULL else [])) | {
-        "size": node.size,
-        "free": node.free,
-    }
+    full = f"{100 * used:.0f} % of the disk is used: {node.free // 1024**2} MiB are left" if used > _FULL else ""
+    return _judged(DEGRADED, full) | {"size": node.size, "free": node.free}
 
 
 def _clock(node: NodeState) -> Status:
     """The clock may jump, and nothing comes of it. A wrong one makes certificates look out of date."""
-    before = node.previous
-    jumped: Mapping[str, Any] | None = before.get("node", {}).get("clock", {}).get("jumped")
+    last = node.previous
+    jumped: Mapping[str, Any] | None = last.get("node", {}).get("clock", {}).get("jumped")
     if jumped and not 0 <= node.monotonic - jumped["monotonic"] < _LAST_JUMP_SHOWN:
         jumped = None
-    if isinstance(before.get("monotonic"), float) and before["monotonic"] < node.monotonic:
-        by = (node.wall - before["wall"]) - (node.monotonic - before["monotonic"])
+    if isinstance(last.get("monotonic"), float) and last["monotonic"] < node.monotonic:
+        by = (node.wall - last["wall"]) - (node.monotonic - last["monotonic"])
         if abs(by) > _JUMP:
-            jumped = {"by": round(by), "at": _iso(node.wall), "monotonic": node.monotonic}
-    built = os.stat(__file__).st_mtime
-    problems = [f"the clock says {_iso(node.wall)}, before archy was built"] if node.wall < built - 86400 else []
-    return _judged(DEGRADED if problems else OK, *problems) | {"jumped": jumped}
+            jumped = {"by": round(by), "at": iso(node.wall), "monotonic": node.monotonic}
+    early = node.wall < os.stat(__file__).st_mtime - 86400
+    problem = f"the clock shows {iso(node.wall)}, before archy was built" if early else ""
+    return _judged(DEGRADED, problem) | {"jumped": jumped}
 
 
-def _ticks(node: NodeState) -> Status:
-    runs = [app for app in node.apps if app.unit.active != "inactive"]
-    problems = [f"units are not as they must be, and a reload does not mend it: {node.units}"] if node.units else []
-    if node.timer != "active" and runs:
-        problems.append("nobody looks for drift: systemctl start archy-reconcile.timer archy-reconcile.path")
-    if node.user_manager not in ("active", "activating") and node.apps:
-        problems.append("the manager of the service user does not run, so no app can")
-    return _judged(DEGRADED if problems else OK, *problems) | {"timer": node.timer}
-
-
-def _iso(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
+def _passes(node: NodeState) -> Status:
+    problems = []
+    if node.unmended:
+        problems.append(f"units are not as they must be, and a reload does not mend it: {node.unmended}")
+    if not node.timer.is_up and any(not app.unit.is_inactive for app in node.apps):
+        problems.append("no passes are made: systemctl start archy-reconcile.timer archy-reconcile.path")
+    if node.apps and not (node.user_manager.is_up or node.user_manager.is_activating):
+        problems.append("the service user's manager does not run, so no app can")
+    return _judged(DEGRADED, *problems) | {"timer": node.timer.active}

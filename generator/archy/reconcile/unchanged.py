@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_STATE = "/run/archy/quiet"
+_STATE = "/run/archy/unchanged"
 _LONGEST = 600.0  # seconds without a whole pass, whatever this says
 _JUMP = 5.0  # seconds
 _FULL = 0.05  # of the disk left
@@ -70,7 +70,7 @@ def record(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, prob
     `seen` is the listing before it, and `probe` the digest of what the probe had found.
     """
     apps = status["apps"].values()
-    moving = any(app["restarts"] or app["actual"] not in ("running", "completed", "stopped") for app in apps)
+    moving = any(app["restarts"] or app["current"] not in ("running", "completed", "stopped") for app in apps)
     rotating = any(name.endswith(paths.PREVIOUS) for name in read.secret_names(root))
     if status["level"] == "ok" and not (pending or moving or rotating):
         found = {"monotonic": status["monotonic"], "seen": seen.decode(errors="replace"), "probe": probe}
@@ -97,8 +97,8 @@ def holds(root: str) -> bool:
             or last["seen"] != listing(root).decode(errors="replace")
         ):
             return False
-        status["time"], status["wall"], status["monotonic"] = _iso(wall), wall, monotonic
-        status["node"]["podman"]["answered"] = _iso(wall - monotonic + probe["podman"]["at"])
+        status["time"], status["wall"], status["monotonic"] = iso(wall), wall, monotonic
+        status["node"]["podman"]["answered"] = iso(wall - monotonic + probe["podman"]["at"])
         status["node"]["disk"]["free"] = found.f_frsize * found.f_bavail
         content = json.dumps(status, indent=1, ensure_ascii=False).encode()
         write.replace_file(root, paths.STATUS, content, os.geteuid(), os.getegid(), 0o644)
@@ -107,5 +107,6 @@ def holds(root: str) -> bool:
     return True
 
 
-def _iso(wall: float) -> str:
+def iso(wall: float) -> str:
+    """A time of the clock, as status.json has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(wall))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""How each fault of Podman is mended: ladders of rungs, from the least force to the most. Data, and pure functions.
+"""How each fault of Podman is mended: its remedies, from the least force to the most. Data, and pure functions.
 
-A rung says what it does, when it applies (a pattern in what was seen), and its steps; what it holds is started again.
-Whether it has helped is seen by the same probe that found the fault. What still serves is never stopped because
-Podman does not answer: it could not be started. `podman system migrate` is on no ladder: it stops every container.
+A remedy has a title, a pattern in the message of the fault for which it applies, and steps; apps that it holds are
+started again. Whether it has helped is seen by the same probe that saw the fault. What still serves is never stopped
+because Podman does not answer: it could not be started. `podman system migrate` is no remedy: it stops every container.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from archy.host.steps import AsUser, Hold, Step
 
 @dataclass(frozen=True)
 class Situation:
-    """What the steps of a rung need to know.
+    """What the steps of a remedy depend on.
 
     `runtime` is the service user's runtime directory, `running` are the apps with processes, and `stamp` ends the names
-    of what is set aside.
+    of files that are set aside.
     """
 
     fault: Fault
@@ -34,7 +34,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Remedy:
-    """`when` must be found in what was seen. `idle`: only while no app runs. `timeout`: seconds until it has helped."""
+    """`when` must match the fault's message. `idle`: only while no app runs. `timeout`: seconds until it has helped."""
 
     title: str
     steps: Callable[[Situation], list[Step]]
@@ -47,77 +47,77 @@ def _podman(*arguments: str, timeout: float = 60) -> AsUser:
     return AsUser(("podman", *arguments), timeout)
 
 
-def _set_aside(scene: Situation, pattern: str, directory: str = paths.STORAGE) -> AsUser:
+def _set_aside(situation: Situation, pattern: str, directory: str = paths.STORAGE) -> AsUser:
     """Files of Podman's storage get another name: kept, never deleted."""
-    move = ("-exec", "mv", "--no-clobber", "--", "{}", f"{{}}.broken-{scene.stamp}", ";")
+    move = ("-exec", "mv", "--no-clobber", "--", "{}", f"{{}}.broken-{situation.stamp}", ";")
     return AsUser(("find", directory, "-maxdepth", "1", "-name", pattern, "!", "-name", "*.broken-*", *move))
 
 
-def _new_pause(scene: Situation) -> list[Step]:
+def _new_pause(situation: Situation) -> list[Step]:
     # Podman joins the user namespace of a process of its own, and finds none alive. Over an empty store it looks for
     # none, and makes one.
-    empty = f"{scene.runtime}/archy-empty"
+    empty = f"{situation.runtime}/archy-empty"
     return [
         _podman("--root", f"{empty}/root", "--runroot", f"{empty}/run", "ps", "-q"),
         AsUser(("podman", "unshare", "rm", "-rf", "--", empty)),
     ]
 
 
-def _new_database(scene: Situation) -> list[Step]:
-    return [_set_aside(scene, "db.sql*"), _podman("system", "renumber")]
+def _new_database(situation: Situation) -> list[Step]:
+    return [_set_aside(situation, "db.sql*"), _podman("system", "renumber")]
 
 
-def _new_locks(scene: Situation) -> list[Step]:
-    return [AsUser(("rm", "-f", "--", f"/dev/shm/libpod_rootless_lock_{scene.uid}")), _podman("system", "renumber")]
+def _new_locks(situation: Situation) -> list[Step]:
+    return [AsUser(("rm", "-f", "--", f"/dev/shm/libpod_rootless_lock_{situation.uid}")), _podman("system", "renumber")]
 
 
-def _unreadable(scene: Situation) -> list[Step]:
-    found = _LOADING.search(scene.fault.said)
+def _unreadable(situation: Situation) -> list[Step]:
+    found = _LOADING.search(situation.fault.message)
     inside = found and _INSIDE.fullmatch(found["path"])
-    return [_set_aside(scene, inside["name"], inside["directory"])] if inside else []
+    return [_set_aside(situation, inside["name"], inside["directory"])] if inside else []
 
 
-def _clear_runtime(scene: Situation) -> list[Step]:
-    names = [f"{scene.runtime}/{name}" for name in ("containers", "libpod", "podman", "crun")]
+def _clear_runtime(situation: Situation) -> list[Step]:
+    names = [f"{situation.runtime}/{name}" for name in ("containers", "libpod", "podman", "crun")]
     return [AsUser(("rm", "-rf", "--", *names)), _podman("system", "renumber")]
 
 
-def _reload_one(scene: Situation) -> list[Step]:
-    return [_podman("network", "reload", *scene.fault.containers[:1])]
+def _reload_one(situation: Situation) -> list[Step]:
+    return [_podman("network", "reload", *situation.fault.containers[:1])]
 
 
-def _network_directory(scene: Situation) -> str:
-    return f"{scene.runtime}/containers/networks"
+def _network_directory(situation: Situation) -> str:
+    return f"{situation.runtime}/containers/networks"
 
 
-def _names_afresh(scene: Situation) -> list[Step]:
-    names = f"{_network_directory(scene)}/aardvark-dns"
+def _names_afresh(situation: Situation) -> list[Step]:
+    names = f"{_network_directory(situation)}/aardvark-dns"
     return [
-        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "-x", "aardvark-dns")),
+        AsUser(("pkill", "-KILL", "-u", str(situation.uid), "-x", "aardvark-dns")),
         AsUser(("rm", "-rf", "--", names)),
         _podman("network", "reload", "--all"),
     ]
 
 
-def _network_afresh(scene: Situation) -> list[Step]:
+def _network_afresh(situation: Situation) -> list[Step]:
     return [
-        Hold(scene.running),
-        AsUser(("pkill", "-KILL", "-u", str(scene.uid), "^(aardvark-dns|pasta(\\.avx2)?)$")),
-        AsUser(("podman", "unshare", "sh", "-c", _UNMOUNT, "sh", _network_directory(scene))),
+        Hold(situation.running),
+        AsUser(("pkill", "-KILL", "-u", str(situation.uid), "^(aardvark-dns|pasta(\\.avx2)?)$")),
+        AsUser(("podman", "unshare", "sh", "-c", _UNMOUNT, "sh", _network_directory(situation))),
     ]
 
 
-def _repair(scene: Situation) -> list[Step]:
-    return [Hold(scene.fault.apps), _podman("system", "check", "--quick", "--repair", timeout=1800)]
+def _repair(situation: Situation) -> list[Step]:
+    return [Hold(situation.fault.apps), _podman("system", "check", "--quick", "--repair", timeout=1800)]
 
 
-def _sweep(scene: Situation) -> list[Step]:
+def _sweep(situation: Situation) -> list[Step]:
     steps: list[Step] = []
-    if scene.fault.containers:
+    if situation.fault.containers:
         # Without --time it would have the stop grace that it was made with: that is what is wanted.
-        steps.append(_podman("rm", "--force", "--ignore", *scene.fault.containers, timeout=3700))
-    if scene.fault.timers:
-        steps.append(AsUser(("systemctl", "--user", "stop", "--", *scene.fault.timers)))
+        steps.append(_podman("rm", "--force", "--ignore", *situation.fault.containers, timeout=3700))
+    if situation.fault.timers:
+        steps.append(AsUser(("systemctl", "--user", "stop", "--", *situation.fault.timers)))
     return steps
 
 
@@ -149,7 +149,7 @@ REMEDIES: Mapping[str, tuple[Remedy, ...]] = {
         Remedy("let the name server forget what it knows", _names_afresh, "resolves|name server|no answer|no network"),
         Remedy(
             "restart the apps that it concerns",
-            lambda scene: [Hold(scene.fault.apps)],
+            lambda situation: [Hold(situation.fault.apps)],
             "^(?!all apps|pasta)",
             timeout=60,
         ),
@@ -162,16 +162,16 @@ REMEDIES: Mapping[str, tuple[Remedy, ...]] = {
     LEFTOVERS: (Remedy("remove what no unit has", _sweep),),
 }
 
-# What a person could do, where the ladder has ended.
+# What a person could do after all remedies.
 ADVICE: Mapping[str, str] = {
     PODMAN: "Apps that run go on, but none can be started. If the disk is full, free some space; a reboot makes"
-    " Podman's runtime directories anew; journalctl -u archy-recover has the story",
-    NETWORK: "A reboot makes the network anew; journalctl -u archy-recover has the story",
-    STORAGE: "Is there a network, to fetch the images again? journalctl -u archy-recover has the story",
-    LEFTOVERS: "It does no harm but for its space; journalctl -u archy-recover has the story",
+    " Podman's runtime directories anew; see journalctl -u archy-recover",
+    NETWORK: "A reboot makes the network anew; see journalctl -u archy-recover",
+    STORAGE: "Is there a network, to fetch the images again? see journalctl -u archy-recover",
+    LEFTOVERS: "It does no harm but for its space; see journalctl -u archy-recover",
 }
 
 
-def applies(rung: Remedy, scene: Situation) -> bool:
-    """Whether the rung is one for what was seen."""
-    return not (rung.idle and scene.running) and re.search(rung.when, scene.fault.said) is not None
+def applies(remedy: Remedy, situation: Situation) -> bool:
+    """Whether the remedy is one for this situation."""
+    return not (remedy.idle and situation.running) and re.search(remedy.when, situation.fault.message) is not None

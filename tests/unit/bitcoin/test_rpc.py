@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -213,17 +212,17 @@ def test_who_does_not_wait(node: Node, levels: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(("said", "code"), [("", 0), ("Bitcoin is syncing: 1.0%", 1)])
 def test_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, code: int) -> None:
     asked: list[tuple[str, str]] = []
-    ran: list[list[str]] = []
+    ran: list[str] = []
 
     def reason(root: str, app_id: str) -> str:
         asked.append((root, app_id))
         return said
 
     monkeypatch.setattr(wait, "reason", reason)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    monkeypatch.setattr(wait.daemon, "notify", ran.append)
     assert wait.main(["archy-wait", "web"]) == code
     assert asked == [("/", "web")]
-    assert ran == [["systemd-notify", f"--status={said}"]]
+    assert ran == [f"STATUS={said}"]
     assert capsys.readouterr().err == (f"{said}\n" if said else "")
 
 

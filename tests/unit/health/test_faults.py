@@ -67,7 +67,7 @@ def test_many_names_are_one_fault_with_a_short_text() -> None:
     (fault,) = found(*apps, known=known, apps=probed)
     assert fault.apps == tuple(f"a{number}" for number in range(9))
     assert fault.containers == tuple(f"{number:064x}" for number in range(9))
-    assert fault.said == "all apps: " + "; ".join(f"a{number}: {LOST.said}" for number in range(4))
+    assert fault.message == "all apps: " + "; ".join(f"a{number}: {LOST.message}" for number in range(4))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_many_names_are_one_fault_with_a_short_text() -> None:
 def test_whether_it_concerns_all(others: dict[str, ContainerReport], whole: bool) -> None:
     known = (listed(), *(listed(OTHER, app=app) for app in others))
     (fault,) = found(running(), running("b"), known=known, apps={"web": container(names=LOST), **others})
-    assert fault.said.startswith("all apps: ") == whole
+    assert fault.message.startswith("all apps: ") == whole
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_no_way_out(pasta: bool | None, is_fault: bool) -> None:
 def test_no_way_out_comes_first() -> None:
     wrong = replace(LOST, kind=BAD_ANSWER, said="the name web resolves to nothing instead of 10.89.0.2")
     (fault,) = found(apps={"web": container(names=wrong)}, pasta=False)
-    assert fault.said == f"pasta does not run: no way out; web: {wrong.said}"
+    assert fault.message == f"pasta does not run: no way out; web: {wrong.message}"
 
 
 # The storage.
@@ -269,7 +269,7 @@ def test_only_what_was_left_over_before_is_left_over() -> None:
 
 def test_all_that_is_left_over_is_one_fault() -> None:
     (fault,) = found(down("old"), known=(listed(OTHER, "exited", "old"),), apps={}, timers=(f"{'c' * 64}-1.timer",))
-    assert fault.said == "container old of archy-old.service, exited; 1 health timers of containers that are gone"
+    assert fault.message == "container old of archy-old.service, exited; 1 health timers of containers that are gone"
     assert (fault.containers, len(fault.timers)) == ((OTHER,), 1)
 
 

@@ -100,7 +100,7 @@ def test_the_same_answer_counts_once() -> None:
     """A path unit, or a person, makes passes between two probes; and what is not due is not asked."""
     seen = Passes()
     seen.see(container(no()))
-    asked = seen.entry["at"]
+    asked = seen.entry["failed_at"]
     for _ in range(10):
         seen.now += 30
         old = container(no(at=asked))
@@ -294,7 +294,7 @@ def test_one_probe_counts_once() -> None:
         assert (found.counters["podman_mismatch"], found.restart_reason) == (1, "")
 
 
-PORTS = "nobody passes on what comes to its ports"
+PORTS = "nothing forwards its ports"
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_who_starts_has_as_much_time_as_its_unit_gives_it() -> None:
 def test_who_answers_three_times_and_systemd_was_never_told() -> None:
     seen = Passes(starting())
     found = [seen.see(container()) for _ in range(3)]
-    said = "answers, and systemd was never told that it is ready"
+    said = "answers, but systemd was never told that it is ready"
     assert [(one.state, one.restart_reason, one.is_pending) for one in found] == [
         (STARTING, "", True),
         (STARTING, "", True),

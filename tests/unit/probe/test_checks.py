@@ -89,7 +89,7 @@ def says(*parts: bytes, pause: float = 0, close: bool = True) -> Serve:
 
 def asked(check: Check) -> tuple[bool | None, str, str]:
     run([check])
-    return check.ok, check.kind, check.said
+    return check.ok, check.kind, check.message
 
 
 def test_somebody_listens(server: Callable[[Serve], int]) -> None:
@@ -271,7 +271,7 @@ def test_each_has_its_own_time(server: Callable[[Serve], int]) -> None:
     port = server(silent)
     checks = [Mute(port, "/", seconds) for seconds in (0.1, 0.9, 0.3)]
     run(checks)
-    assert [check.said for check in checks] == [f"no answer within {s:g} s" for s in (0.1, 0.9, 0.3)]
+    assert [check.message for check in checks] == [f"no answer within {s:g} s" for s in (0.1, 0.9, 0.3)]
     assert all(check.ended >= check.timeout for check in checks)
     assert checks[0].ended <= checks[2].ended <= checks[1].ended
 

@@ -127,7 +127,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Make:
 def asked(*servers: NameServer, timeout: float = LONG, about: str = "web") -> tuple[bool | None, str, str]:
     check = dns.Name(OWN, about, timeout)
     checks.run([check, *servers])
-    return check.ok, check.kind, check.said
+    return check.ok, check.kind, check.message
 
 
 def test_the_question(server: Make) -> None:
@@ -170,7 +170,7 @@ def test_other_addresses_beside_it_are_told(server: Make, answer: bytes, others:
     check = dns.Name(OWN, "web", LONG)
     assert check.others == set()
     checks.run([check, one])
-    assert (check.ok, check.said, check.others) == (True, "", others)
+    assert (check.ok, check.message, check.others) == (True, "", others)
 
 
 def test_a_name_server_that_is_silent(server: Make) -> None:

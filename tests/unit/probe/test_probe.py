@@ -62,7 +62,7 @@ class Kernel:
         def make(*words: Any) -> Check:
             self.asked.append((kind, " ".join(map(str, words))))
             check = Check(words[-1])
-            check.said = kind
+            check.message = kind
             return check
 
         return make
@@ -73,7 +73,7 @@ class Kernel:
         class Name(dns.Name):
             def __init__(self, server: str, name: str, timeout: float) -> None:
                 Check.__init__(self, timeout)
-                self.said, self.others = begun(server, name, timeout).said, kernel.others
+                self.message, self.others = begun(server, name, timeout).message, kernel.others
 
         return Name
 
@@ -81,13 +81,13 @@ class Kernel:
         assert self.joined == []  # from inside there is no way into another container
         self.ran.append((command, timeout))
         check = Check(timeout)
-        check.said = "command"
+        check.message = "command"
         return check
 
     def run(self, todo: Iterable[Check]) -> None:
         for check in todo:
             if check.ok is None:
-                (check.failed(checks.BAD_ANSWER, "no") if check.said in self.wrong else check.passed())
+                (check.failed(checks.BAD_ANSWER, "no") if check.message in self.wrong else check.passed())
 
     def knows(self, **apps: Any) -> None:
         """The facts that a pass has left: of each app the health check, and whatever else."""

@@ -239,7 +239,7 @@ def test_what_it_says_is_cut_and_has_no_control_characters(node: Node) -> None:
     )
     assert found.containers is not None
     said = [found.apps["web"].check, found.apps["web"].names]
-    texts = [*(answer.said for answer in said if answer), found.containers[0].name, found.containers[0].unit]
+    texts = [*(answer.message for answer in said if answer), found.containers[0].name, found.containers[0].unit]
     texts += [found.containers[0].state, load(node, file(podman=podman(error=bad))).podman_error]
     assert texts == ["[2J" + "é" * 297] * 6
 
@@ -329,7 +329,7 @@ def test_one_that_failed_has_not_said_what_an_earlier_one_did(node: Node, result
 
 @pytest.mark.parametrize(
     ("ago", "error"),
-    [(0, ""), (60, ""), (590, ""), (610, "nobody was asked for 10 min"), (86400, "nobody was asked for 1440 min")],
+    [(0, ""), (60, ""), (590, ""), (610, "the last probe was 10 min ago"), (86400, "the last probe was 1440 min ago")],
 )
 def test_an_old_answer_is_none(node: Node, ago: float, error: str) -> None:
     """Its timer, or its unit, is masked, say."""
@@ -343,7 +343,7 @@ def test_an_old_answer_is_none(node: Node, ago: float, error: str) -> None:
 def test_an_answer_of_another_boot_is_none(node: Node, at: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: UP)
     load(node, file(at=at))
-    assert _probe(node.name, MADE).error.startswith("nobody was asked for ")
+    assert _probe(node.name, MADE).error.startswith("the last probe was ")
 
 
 def test_of_an_answer_that_cannot_be_read_it_is_said_why(node: Node) -> None:

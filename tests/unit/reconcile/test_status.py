@@ -27,6 +27,9 @@ def assess(*apps: AppState, **fields: Any) -> reconcile_status.Status:
     return reconcile_status.assess(plan.make(state(*apps, **fields), Incidents()))
 
 
+OFF = systemd.Unit("off.unit", active="inactive")
+
+
 def iso(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
 
@@ -38,7 +41,7 @@ def test_all_is_well() -> None:
     assert found["apps"]["web"] == {
         "level": OK,
         "desired": "running",
-        "actual": "running",
+        "current": "running",
         "since": iso(NOW - 3600),
         "restarts": 0,
         "health": "healthy",
@@ -57,14 +60,14 @@ def test_all_is_well() -> None:
 
 
 def test_a_node_without_apps_is_well() -> None:
-    assert assess(user_manager="inactive", timer="inactive")["level"] == OK
+    assert assess(user_manager=OFF, timer=OFF)["level"] == OK
 
 
 STARTING = {"active": "activating", "sub": "start"}
 
 
 @pytest.mark.parametrize(
-    ("app", "level", "actual", "problems"),
+    ("app", "level", "current", "problems"),
     [
         pytest.param(running(active="reloading"), OK, "running", [], id="reloading"),
         pytest.param(running(restarts=2), OK, "running", [], id="restarted-twice"),
@@ -104,10 +107,10 @@ STARTING = {"active": "activating", "sub": "start"}
         pytest.param(running(summary=None), OK, "running", [], id="never-good"),
     ],
 )  # fmt: skip
-def test_an_app(app: AppState, level: str, actual: str, problems: list[str]) -> None:
+def test_an_app(app: AppState, level: str, current: str, problems: list[str]) -> None:
     found = assess(app, running("b"))
     judged = found["apps"]["web"]
-    assert (judged["level"], judged["actual"], judged["problems"]) == (level, actual, problems)
+    assert (judged["level"], judged["current"], judged["problems"]) == (level, current, problems)
     assert (found["level"], found["apps"]["b"]["level"]) == (level, OK)
     assert judged["desired"] == ("stopped" if app.stopped or app.unit.masked else "running")
 
@@ -131,7 +134,7 @@ def test_one_that_must_wait_for_its_restart() -> None:
     judged = assess(running(stale=("/x/a.conf",)), previous={"history": entry})["apps"]["web"]
     assert (judged["level"], judged["problems"]) == (
         DEGRADED,
-        ["is to be restarted in 3590 s, not to do it too often"],
+        ["will be restarted in 3590 s; it was restarted not long ago"],
     )
 
 
@@ -177,16 +180,16 @@ def test_the_disk(size: int, free: int, level: str, problems: list[str]) -> None
 @pytest.mark.parametrize(
     ("apps", "fields", "level", "problems"),
     [
-        ([running()], {"timer": "inactive"}, DEGRADED, ["nobody looks for drift: systemctl start archy-reconcile.timer archy-reconcile.path"]),
+        ([running()], {"timer": OFF}, DEGRADED, ["no passes are made: systemctl start archy-reconcile.timer archy-reconcile.path"]),
         ([running(active="failed", sub="failed", failure="x")], {}, OK, []),
-        ([down()], {"timer": "inactive"}, OK, []),  # after systemctl stop 'archy-*'
-        ([running()], {"user_manager": "failed"}, DEGRADED, ["the manager of the service user does not run, so no app can"]),
-        ([running()], {"user_manager": "activating"}, OK, []),
-        ([], {"user_manager": "inactive"}, OK, []),
+        ([down()], {"timer": OFF}, OK, []),  # after systemctl stop 'archy-*'
+        ([running()], {"user_manager": systemd.Unit("x", active="failed")}, DEGRADED, ["the service user's manager does not run, so no app can"]),
+        ([running()], {"user_manager": systemd.Unit("x", active="activating")}, OK, []),
+        ([], {"user_manager": OFF}, OK, []),
     ],
 )  # fmt: skip
 def test_the_ticks(apps: list[AppState], fields: dict[str, Any], level: str, problems: list[str]) -> None:
-    judged = assess(*apps, **fields)["node"]["ticks"]
+    judged = assess(*apps, **fields)["node"]["passes"]
     assert (judged["level"], judged["problems"]) == (level, problems)
 
 
@@ -194,11 +197,11 @@ def test_the_secrets_and_the_files_and_the_settings() -> None:
     said = "/var/lib/archipelago/secrets: is not a directory that only root can read"
     assert part("secrets", running(), failures={"@secrets": said}) == (BROKEN, [said])
     assert part("files", running(), failures={"@node": "disk full"}) == (BROKEN, ["disk full"])
-    assert part("settings", running(), said=("a", "b")) == (DEGRADED, ["a", "b"])
+    assert part("settings", running(), warnings=("a", "b")) == (DEGRADED, ["a", "b"])
 
 
 def test_broken_is_worse_than_degraded() -> None:
-    assert assess(running(restarts=9), failures={"@node": "x"}, said=("y",))["level"] == BROKEN
+    assert assess(running(restarts=9), failures={"@node": "x"}, warnings=("y",))["level"] == BROKEN
     assert assess(running(restarts=9), running("b"))["level"] == DEGRADED
 
 
@@ -255,7 +258,7 @@ def test_a_clock_that_is_certainly_wrong() -> None:
     built = Path(reconcile_status.__file__).stat().st_mtime
     assert part("clock", wall=built - 86399) == (OK, [])
     wrong = built - 86401
-    assert part("clock", wall=wrong) == (DEGRADED, [f"the clock says {iso(wrong)}, before archy was built"])
+    assert part("clock", wall=wrong) == (DEGRADED, [f"the clock shows {iso(wrong)}, before archy was built"])
 
 
 @pytest.mark.parametrize("previous", [{}, {"apps": {}}, {"apps": {}, "node": {}, "monotonic": 1.0, "wall": 2.0}])

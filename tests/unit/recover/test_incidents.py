@@ -27,12 +27,12 @@ KINDS = [PODMAN, NETWORK, STORAGE, LEFTOVERS]
 
 
 def episode(result: str = MENDED, /, **fields: Any) -> Incident:
-    return Incident(**{"result": result, "said": "x", "since": UP - 130, "ended": UP - 100, "count": 1, **fields})
+    return Incident(**{"result": result, "message": "x", "since": UP - 130, "ended": UP - 100, "count": 1, **fields})
 
 
 def after(fault: Fault, result: str, count: int) -> Incidents:
     """What is left of the last of so many episodes in a row, which has ended now."""
-    last = Incident(AT_WORK, fault.said, ("try this", "do that"), UP - 30, UP - 30, 0, count)
+    last = Incident(AT_WORK, fault.message, ("try this", "do that"), UP - 30, UP - 30, 0, count)
     return Incidents({fault.kind: incidents.ended(last, result, UP)})
 
 
@@ -56,14 +56,13 @@ def test_what_is_kept_is_read_again(node: Node) -> None:
         "[]",
         "null",
         "[" * 100_000,
-        '{"episodes": {"podman": {"tried": [], "since": 0, "ended": 0, "until": "x"}}}',
+        '{"podman": {"tried": [], "since": 0, "ended": 0, "until": "x"}}',
         "7",
         "{}",
-        '{"episodes": null}',
-        '{"episodes": []}',
-        '{"episodes": {"podman": 1}}',
-        '{"episodes": {"podman": {}}}',
-        '{"episodes": {"podman": {"tried": [], "other": 1}}}',
+        '{"episodes": {}}',
+        '{"podman": 1}',
+        '{"podman": {}}',
+        '{"podman": {"tried": [], "other": 1}}',
     ],
 )
 def test_a_damaged_file_is_none(node: Node, content: str | None) -> None:
@@ -131,7 +130,7 @@ def test_one_that_must_wait_keeps_no_other_waiting() -> None:
 
 def test_an_episode_begins() -> None:
     found = incidents.begun(None, LOCKS, UP)
-    assert found == Incident(AT_WORK, LOCKS.said, (), UP, UP, 0, 1)
+    assert found == Incident(AT_WORK, LOCKS.message, (), UP, UP, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_a_fault_that_always_returns_is_mended_ever_more_rarely() -> None:
     known, now, times = Incidents(), 0.0, []
     while now < 86400:
         if incidents.steps(known, [LOCKS], False, now):
-            begun = incidents.begun(known.episodes.get(PODMAN), LOCKS, now)
+            begun = incidents.begun(known.get(PODMAN), LOCKS, now)
             known = Incidents({PODMAN: incidents.ended(begun, MENDED, now + 10)})
             times.append(now)
         now += 30
@@ -196,7 +195,7 @@ def test_what_was_mended_is_no_problem() -> None:
 def test_what_returns_again_and_again(fault: Fault) -> None:
     """Without Podman no app can be started; the rest is not so bad."""
     broken, said = problems(after(fault, MENDED, 5), fault)
-    assert said == [f"{fault.said}: gave up until +120 s, because it was mended 5 times, and returned each time"]
+    assert said == [f"{fault.message}: gave up until +120 s, because it was mended 5 times, and returned each time"]
     assert broken == (fault is LOCKS)
 
 
@@ -231,7 +230,7 @@ def test_all_problems_at_once() -> None:
 
 # The plan, and the status.
 
-SILENT = Report(at=ASKED, podman_at=ASKED, podman_error=LOCKS.said)
+SILENT = Report(at=ASKED, podman_at=ASKED, podman_error=LOCKS.message)
 LOST = CheckResult(False, "refused", "no name server: Connection refused", ASKED)
 
 
@@ -317,4 +316,4 @@ def test_the_status_afterwards() -> None:
 def test_names_that_are_lost_degrade_the_node() -> None:
     found = told(Incidents(), probe=probe(listed(), apps={"web": container(names=LOST)}))
     assert (found["level"], found["apps"]["web"]["level"]) == ("degraded", "ok")
-    assert found["node"]["recovery"]["problems"] == [f"web: {LOST.said} (is being mended)"]
+    assert found["node"]["recovery"]["problems"] == [f"web: {LOST.message} (is being mended)"]

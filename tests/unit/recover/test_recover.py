@@ -125,7 +125,7 @@ def test_what_is_gone_at_the_second_look_was_none(world: World, monkeypatch: pyt
         world.faults = []
 
     monkeypatch.setattr(time, "sleep", sleep)
-    assert (world.run(), world.done, world.kept.episodes) == (0, [], {})
+    assert (world.run(), world.done, world.kept) == (0, [], {})
 
 
 def test_who_crashes_all_the_time_leaves_nothing_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,15 +136,15 @@ def test_who_crashes_all_the_time_leaves_nothing_over(world: World, monkeypatch:
     monkeypatch.setattr(time, "monotonic", lambda: world.now)
     monkeypatch.setattr(subprocess, "run", lambda words, **_: world.asked.append(" ".join(words)))
     world.seen = lambda: probe(listed(), at=world.now, timers=(f"{world.looks:064x}-1.timer",))
-    assert (world.run(), world.looks, world.kept.episodes) == (0, 2, {})
+    assert (world.run(), world.looks, world.kept) == (0, 2, {})
 
 
 def test_the_first_rung_helps(world: World) -> None:
     world.faults, world.mends = [LOCKS], {"rm -f -- /dev/shm": PODMAN}
     assert world.run() == 0
     assert world.said == ["rm -f -- /dev/shm/libpod_rootless_lock_990", "podman system renumber"]
-    episode = world.kept.episodes[PODMAN]
-    assert (episode.result, episode.said, episode.count) == (MENDED, LOCKS.said, 1)
+    episode = world.kept[PODMAN]
+    assert (episode.result, episode.message, episode.count) == (MENDED, LOCKS.message, 1)
     assert episode.tried == ("make the file of locks again",)
     assert episode.until == episode.ended > episode.since
     assert world.asked[-1] == RECONCILE
@@ -160,7 +160,7 @@ def test_it_climbs_until_it_helps(world: World) -> None:
         "podman network reload --all",
     ]
     assert not [step for step in world.done if isinstance(step, Hold | Start) or step == RELEASE]
-    assert len(world.kept.episodes[NETWORK].tried) == 3
+    assert len(world.kept[NETWORK].tried) == 3
 
 
 def test_after_each_rung_it_looks_until_its_time_is_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +192,9 @@ def test_what_is_seen_then_chooses_the_next_rung(world: World) -> None:
 
     world.faults, world.watch, world.mends = [PAUSE], other, {"rm -f -- /dev/shm": PODMAN}
     assert world.run() == 0
-    tried = world.kept.episodes[PODMAN].tried
+    tried = world.kept[PODMAN].tried
     assert tried == ("make a new pause process, over an empty store", "make the file of locks again")
-    assert world.kept.episodes[PODMAN].said == PAUSE.said
+    assert world.kept[PODMAN].message == PAUSE.message
 
 
 def test_when_nothing_helps_it_gives_up_and_says_what_it_tried(
@@ -202,12 +202,12 @@ def test_when_nothing_helps_it_gives_up_and_says_what_it_tried(
 ) -> None:
     world.faults = [NAMES]
     assert world.run() == 1
-    episode = world.kept.episodes[NETWORK]
+    episode = world.kept[NETWORK]
     assert (episode.result, episode.until - episode.ended) == (GAVE_UP, 600)
     scene = recover.Recovery(world.node.name)._scene(NAMES)
     assert episode.tried == tuple(rung.title for rung in REMEDIES[NETWORK] if remedies.applies(rung, scene))
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == f"network: {NAMES.said}"
+    assert said[0] == f"network: {NAMES.message}"
     assert [line for line in said if line.endswith("gave up")] == ["network: gave up"]
     assert sum(line.startswith("network: that did not help") for line in said) == len(episode.tried)
 
@@ -215,14 +215,14 @@ def test_when_nothing_helps_it_gives_up_and_says_what_it_tried(
 def test_no_rung_twice(world: World) -> None:
     world.faults = [NAMES]
     world.run()
-    tried = world.kept.episodes[NETWORK].tried
+    tried = world.kept[NETWORK].tried
     assert len(tried) == len(set(tried))
 
 
 def test_one_that_cannot_be_mended_keeps_no_other_from_it(world: World) -> None:
     world.faults, world.mends = [NAMES, SWEEP], {"podman rm": LEFTOVERS}
     assert world.run() == 1
-    assert {kind: one.result for kind, one in world.kept.episodes.items()} == {NETWORK: GAVE_UP, LEFTOVERS: MENDED}
+    assert {kind: one.result for kind, one in world.kept.items()} == {NETWORK: GAVE_UP, LEFTOVERS: MENDED}
 
 
 def test_what_must_wait_is_not_tried(world: World) -> None:
@@ -233,7 +233,7 @@ def test_what_must_wait_is_not_tried(world: World) -> None:
     world.now += 700
     assert world.run() == 1
     assert world.done
-    assert world.kept.episodes[NETWORK].count == 2
+    assert world.kept[NETWORK].count == 2
 
 
 def test_one_that_returns_each_time_is_mended_so_often_in_a_run_and_then_waits(
@@ -251,7 +251,7 @@ def test_one_that_returns_each_time_is_mended_so_often_in_a_run_and_then_waits(
     monkeypatch.setattr(recover.Recovery, "_look", look)
     world.watch = lambda _: gone.append(True)
     assert world.run() == 0
-    episode = world.kept.episodes[PODMAN]
+    episode = world.kept[PODMAN]
     assert (episode.result, episode.count) == (MENDED, 4)
     assert episode.until - episode.ended == 60
 
@@ -261,7 +261,7 @@ def test_with_no_app_running_the_runtime_directories_may_go(world: World) -> Non
         world.node.runs(app, 0)
     world.faults, world.mends = [Fault(PODMAN, "what is this")], {"rm -rf -- /run/user/990/containers": PODMAN}
     assert world.run() == 0
-    assert world.kept.episodes[PODMAN].tried == ("clear the runtime directories",)
+    assert world.kept[PODMAN].tried == ("clear the runtime directories",)
 
 
 def test_with_an_app_running_they_may_not(world: World) -> None:
@@ -269,7 +269,7 @@ def test_with_an_app_running_they_may_not(world: World) -> None:
     world.node.runs("db", 0)
     world.faults = [Fault(PODMAN, "what is this")]
     assert (world.run(), world.done) == (1, [])
-    assert world.kept.episodes[PODMAN].tried == ()
+    assert world.kept[PODMAN].tried == ()
 
 
 # Apps that are held for it.
@@ -334,7 +334,7 @@ def test_and_when_somebody_ends_it(world: World, part: str, end: BaseException) 
     with pytest.raises(type(end)):
         world.run()
     assert world.done[-1] == RELEASE
-    assert world.kept.episodes[NETWORK].result == AT_WORK
+    assert world.kept[NETWORK].result == AT_WORK
     world.faults, world.raising = [], {}
     assert (world.run(), world.done) == (0, [])
 
@@ -352,7 +352,7 @@ def test_killed_in_between_it_is_written_down_what_was_tried(world: World) -> No
     for count in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             world.run()
-        episode = world.kept.episodes[PODMAN]
+        episode = world.kept[PODMAN]
         assert (episode.result, episode.count) == (AT_WORK, count)
         assert episode.tried == ("make the file of locks again",)
 
@@ -370,7 +370,7 @@ def test_a_look_that_sees_nothing_is_no_proof(world: World) -> None:
 
     world.seen = seen
     assert world.run() == 0
-    assert (blind, world.said, world.kept.episodes[NETWORK].result) == ([], [f"podman network reload {ID}"], MENDED)
+    assert (blind, world.said, world.kept[NETWORK].result) == ([], [f"podman network reload {ID}"], MENDED)
 
 
 def test_nor_is_one_of_before(world: World) -> None:
@@ -379,7 +379,7 @@ def test_nor_is_one_of_before(world: World) -> None:
     fixed = UP + 4
     world.seen = lambda: probe(listed(), at=fixed if world.done else world.now)
     assert world.run() == 1
-    assert world.kept.episodes[NETWORK].result == GAVE_UP
+    assert world.kept[NETWORK].result == GAVE_UP
 
 
 @pytest.mark.parametrize("blind", [Report(), Report(error="no answer")], ids=["nothing", "error"])
@@ -391,8 +391,8 @@ def test_who_never_sees_that_it_helped_climbs_on_and_gives_up(
     real = world.seen
     world.seen = lambda: blind if world.done else real()
     assert world.run() == 1
-    assert len(world.kept.episodes[NETWORK].tried) > 1
-    assert f"network: that did not help: {ONE.said}" in capsys.readouterr().err.splitlines()
+    assert len(world.kept[NETWORK].tried) > 1
+    assert f"network: that did not help: {ONE.message}" in capsys.readouterr().err.splitlines()
 
 
 def test_who_was_restarted_for_it_must_run_for_a_while_before_its_name_is_judged(world: World) -> None:
@@ -414,7 +414,7 @@ def test_who_was_restarted_for_it_must_run_for_a_while_before_its_name_is_judged
 
     world.watch, world.seen = held, seen
     assert world.run() == 0
-    assert world.kept.episodes[NETWORK].result == MENDED
+    assert world.kept[NETWORK].result == MENDED
     assert began[0] + 25 < world.now < began[0] + 40
 
 
@@ -427,7 +427,7 @@ def test_one_that_starts_for_ever_is_not_mended(world: World) -> None:
 
     world.watch = held
     assert world.run() == 1
-    assert world.kept.episodes[NETWORK].result == GAVE_UP
+    assert world.kept[NETWORK].result == GAVE_UP
 
 
 def test_one_that_was_stopped_meanwhile_has_no_fault_any_more(world: World) -> None:
@@ -439,7 +439,7 @@ def test_one_that_was_stopped_meanwhile_has_no_fault_any_more(world: World) -> N
 
     world.watch = by_hand
     assert world.run() == 0
-    assert world.kept.episodes[NETWORK].result == MENDED
+    assert world.kept[NETWORK].result == MENDED
 
 
 # The storage.
@@ -459,13 +459,13 @@ def test_an_image_that_is_not_there_is_no_fault_of_the_storage(world: World) -> 
     """It is not even looked for: that takes minutes."""
     assert storage(world, DAMAGED, "Error: initializing source docker://x: requested access is denied") == 0
     assert (world.done, world.asked) == ([], [RECONCILE])
-    assert world.kept.episodes[STORAGE].result == NOT_THE_CAUSE
+    assert world.kept[STORAGE].result == NOT_THE_CAUSE
 
 
 def test_a_storage_that_is_sound(world: World) -> None:
     assert storage(world, "", "Error: creating container storage: layer not known") == 0
     assert (world.done, world.asked) == ([], ["podman system check --quick", RECONCILE])
-    assert world.kept.episodes[STORAGE].result == NOT_THE_CAUSE
+    assert world.kept[STORAGE].result == NOT_THE_CAUSE
 
 
 def test_a_damaged_storage(world: World) -> None:
@@ -477,13 +477,13 @@ def test_a_damaged_storage(world: World) -> None:
         AsUser(("podman", "system", "check", "--quick", "--repair"), 1800),
         RELEASE,
     ]
-    assert world.kept.episodes[STORAGE].result == MENDED
+    assert world.kept[STORAGE].result == MENDED
 
 
 def test_a_damaged_storage_that_stays_so(world: World) -> None:
     world.faults, world.checked, world.log = [FAILING], DAMAGED, ["Error: layer not known"]
     assert world.run() == 1
-    assert world.kept.episodes[STORAGE].result == GAVE_UP
+    assert world.kept[STORAGE].result == GAVE_UP
     assert world.done[-1] == RELEASE
 
 
