@@ -40,7 +40,7 @@ def test_install_list_remove(node: Node) -> None:
     assert done.stderr.splitlines()[0] == "plain: installed"
     assert done.stderr.splitlines()[-1] == "plain: ready"
     assert "\x1b" not in done.stderr
-    assert (entry(node, "plain")["state"], entry(node, "plain")["installed"]) == ("active", True)
+    assert (entry(node, "plain")["state"], entry(node, "plain")["installed"]) == ("running", True)
     pid = node.pid("plain")
     node.out("archy app install plain")
     assert node.pid("plain") == pid

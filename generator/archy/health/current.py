@@ -83,6 +83,9 @@ class AppState:
         return "failed" if unit.is_failed and not self.is_one_shot else "stopped"  # a one-shot was stopped halfway
 
 
+_UP = Unit("", active="active")
+
+
 @dataclass(frozen=True)
 class NodeState:
     """The node. Times are seconds; `wall` since 1970, `monotonic` since boot. `size` and `free` are bytes of the disk.
@@ -97,8 +100,8 @@ class NodeState:
     monotonic: float
     probe: Report = field(default_factory=Report)
     recovering: bool = False
-    timer: Unit = Unit(TIMER, active="active")
-    user_manager: Unit = Unit("user@.service", active="active")
+    timer: Unit = _UP
+    user_manager: Unit = _UP
     size: int = 0
     free: int = 0
     failures: Mapping[str, str] = field(default_factory=dict)

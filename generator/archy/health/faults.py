@@ -56,7 +56,7 @@ def could_see(node: NodeState, fault: Fault) -> bool:
         return False
     if node.probe.podman_error:
         return False
-    seen = [unit.is_up and node.probe.at > unit.changed + _SETTLE for unit in up]
+    seen = [unit.is_ready and node.probe.at > unit.changed + _SETTLE for unit in up]
     # All apps share the network: one of them is enough. Another may take an hour to stop, or never be ready.
     return any(seen or [True]) if fault.kind == NETWORK else all(seen)
 
@@ -122,5 +122,5 @@ def _is_left(container: PodmanContainer, unit: Unit | None, node: NodeState) -> 
     """Whether nothing is about to make, or to remove, the unit's container; a running one may be a unit's elsewhere."""
     if unit is None or not unit.generated:
         return False
-    settled = (unit.is_down or unit.is_up) and node.probe.podman_at > unit.changed + _SETTLE
+    settled = (unit.is_down or unit.is_ready) and node.probe.podman_at > unit.changed + _SETTLE
     return settled and not (container.state == "running" and unit.is_running)

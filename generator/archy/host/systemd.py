@@ -85,6 +85,11 @@ class Unit:
         return self.sub == "exited"
 
     @property
+    def is_ready(self) -> bool:
+        """It is up, and nothing goes on with it, as a reload: "active (running)" or "active (exited)"."""
+        return self.is_running or self.has_exited
+
+    @property
     def is_activating(self) -> bool:
         """It is on its way up, pauses between attempts included: "activating"."""
         return self.active == "activating"

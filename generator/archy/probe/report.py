@@ -57,7 +57,7 @@ class PodmanContainer:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it; empty, if there was no probe. `error`: there is no report at all; `podman_error`: Podman gave no answer.
+    """All of it; empty, if there was no probe. `error`: there is no report; `podman_error`: Podman gave no answer.
 
     `load` is the number of processes that want to run, for each CPU.
     """

@@ -74,7 +74,7 @@ def decide(node: NodeState, health: Mapping[str, Health]) -> Decision:
     for step, names in (Rebuild, built), (Restart, [name for name in due if name not in built]):
         if names:
             steps.append(step(tuple(names), ", ".join(f"{name}: {reason[name]}" for name in names)))
-    restarted = [app for app in node.apps if app.unit.is_up and app.unit.restarts and app.id not in due]
+    restarted = [app for app in node.apps if app.unit.is_ready and app.unit.restarts and app.id not in due]
     steps += [ResetFailed(app.id) for app in restarted if node.monotonic - app.unit.changed > _CALM]
     for pauses in deferred, backing_off:
         for name in pauses.keys() & set(due):

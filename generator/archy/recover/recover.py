@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """archy-recover: mends what is wrong with Podman, with the least force that works, as root.
 
-Started by a pass that has seen a fault. It looks again itself, applies the remedies of the fault one after the other, and
-looks after each whether it has helped; the log is in the journal. If it is killed, the next one begins anew, and the
-apps that it holds are started (see archy-hold.service).
+Started by a pass that has seen a fault. It looks again itself, applies the remedies of the fault one after the other,
+and looks after each whether it has helped; the log is in the journal. If it is killed, the next one begins anew, and
+the apps that it holds are started (see archy-hold.service).
 """
 
 from __future__ import annotations

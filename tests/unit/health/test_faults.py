@@ -133,7 +133,7 @@ def test_no_way_out(pasta: bool | None, is_fault: bool) -> None:
 
 
 def test_no_way_out_comes_first() -> None:
-    wrong = replace(LOST, kind=BAD_ANSWER, said="the name web resolves to nothing instead of 10.89.0.2")
+    wrong = replace(LOST, kind=BAD_ANSWER, message="the name web resolves to nothing instead of 10.89.0.2")
     (fault,) = found(apps={"web": container(names=wrong)}, pasta=False)
     assert fault.message == f"pasta does not run: no way out; web: {wrong.message}"
 

@@ -294,7 +294,6 @@ def test_whatever_it_is_a_pass_can_be_made(node: Node, key: str, value: Any, inn
 @pytest.mark.parametrize(
     ("unit", "asked"),
     [
-        (None, False),
         ({}, False),
         ({"began": 5.0}, True),
         ({"began": 5.0, "active": "failed"}, True),
@@ -302,8 +301,8 @@ def test_whatever_it_is_a_pass_can_be_made(node: Node, key: str, value: Any, inn
         ({"began": 5.0, "active": "activating"}, False),
     ],
 )
-def test_no_probe_yet_or_one_at_work_is_no_fault(node: Node, unit: dict[str, Any] | None, asked: bool) -> None:
-    made = None if unit is None else systemd.Unit("archy-probe.service", **unit)
+def test_no_probe_yet_or_one_at_work_is_no_fault(node: Node, unit: dict[str, Any], asked: bool) -> None:
+    made = systemd.Unit("archy-probe.service", **unit)
     assert _probe(node.name, made) == (Report(error="no answer") if asked else Report())
 
 

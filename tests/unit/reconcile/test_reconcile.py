@@ -181,7 +181,7 @@ def test_nobody_is_restarted_too_often(pid1: Systemd) -> None:
     assert asked == [WEB]
     found = status(pid1.node)
     assert found["level"] == "degraded"
-    assert found["apps"]["web"]["problems"][0].startswith("is to be restarted in ")
+    assert found["apps"]["web"]["problems"][0].startswith("will be restarted in ")
     assert found["history"]["web"]["count"] == 1
 
 

@@ -292,7 +292,7 @@ def test_the_status_when_all_was_tried() -> None:
     assert (judged["level"], found["level"]) == ("broken", "broken")
     (said,) = judged["problems"]
     assert said.startswith(
-        f"locks in /libpod: gave up until {reconcile_status._iso(NOW + 600)}, because it did not help to "
+        f"locks in /libpod: gave up until {reconcile_status.iso(NOW + 600)}, because it did not help to "
     )
     assert judged["last"] == {
         "podman": {
@@ -300,7 +300,7 @@ def test_the_status_when_all_was_tried() -> None:
             "tried": ["try this", "do that"],
             "times": 1,
             "saw": "locks in /libpod",
-            "at": reconcile_status._iso(NOW),
+            "at": reconcile_status.iso(NOW),
             "took": 30.0,
         }
     }

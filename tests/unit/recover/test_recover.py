@@ -204,7 +204,7 @@ def test_when_nothing_helps_it_gives_up_and_says_what_it_tried(
     assert world.run() == 1
     episode = world.kept[NETWORK]
     assert (episode.result, episode.until - episode.ended) == (GAVE_UP, 600)
-    scene = recover.Recovery(world.node.name)._scene(NAMES)
+    scene = recover.Recovery(world.node.name)._situation(NAMES)
     assert episode.tried == tuple(rung.title for rung in REMEDIES[NETWORK] if remedies.applies(rung, scene))
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"network: {NAMES.message}"
@@ -502,7 +502,7 @@ def test_the_rungs_of_every_ladder_can_be_climbed(world: World) -> None:
     """Whatever they need of the scene is there."""
     climber = recover.Recovery(world.node.name)
     for fault in (LOCKS, NAMES, SWEEP, FAILING):
-        scene = climber._scene(fault)
+        scene = climber._situation(fault)
         assert (scene.uid, scene.runtime, scene.running) == (990, "/run/user/990", ("db", "web"))
         for rung in REMEDIES[fault.kind]:
             rung.steps(scene)
