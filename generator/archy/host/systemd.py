@@ -150,10 +150,8 @@ def units(names: Sequence[str]) -> dict[str, Unit]:
     if not names or not booted():
         return {}
     properties = ",".join(dict.fromkeys(name for name, _ in _PROPERTIES.values()))
-    command = ["systemctl", "show", f"--property={properties}", "--", *names]
-    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    found = map(_unit, text.strip().split("\n\n"))
-    return {unit.name: unit for unit in found if unit}
+    blocks = _try("show", f"--property={properties}", "--", *names).strip().split("\n\n")
+    return {unit.name: unit for unit in map(_unit, blocks) if unit}
 
 
 def _unit(block: str) -> Unit | None:
@@ -168,8 +166,13 @@ def unit(app_id: str) -> Unit | None:
 
 
 def systemctl(*arguments: str) -> None:
-    """Run systemctl; raises subprocess.CalledProcessError with what it says."""
+    """Run systemctl; raises subprocess.CalledProcessError with its message."""
     subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
+
+
+def _try(*arguments: str) -> str:
+    """Run systemctl, whether it succeeds or not; its output."""
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False).stdout
 
 
 def hold(names: Sequence[str]) -> None:
@@ -180,8 +183,7 @@ def hold(names: Sequence[str]) -> None:
     before = {unit.name: unit.invocation for unit in units(names).values()}
     systemctl("start", "--no-block", HOLD)
     for name in names:
-        command = ["systemctl", "try-restart", "--no-block", "--job-mode=fail", "--", name]
-        subprocess.run(command, capture_output=True, check=False)
+        _try("try-restart", "--no-block", "--job-mode=fail", "--", name)
     while any(_goes_down(unit) and unit.invocation == before.get(unit.name) for unit in units(names).values()):
         time.sleep(_POLL)
 
@@ -193,37 +195,36 @@ def _goes_down(unit: Unit) -> bool:
 
 def release() -> None:
     """Let the starts go on that `hold` has held."""
-    subprocess.run(["systemctl", "stop", "--", HOLD], capture_output=True, check=False)
+    _try("stop", "--", HOLD)
 
 
 def probe() -> None:
-    """Have archy-probe look again, and wait for that; its result tells how that went."""
-    subprocess.run(["systemctl", "start", "archy-probe.service"], capture_output=True, check=False)
+    """Have archy-probe look again, and wait for that; the result of its unit is how that went."""
+    _try("start", "archy-probe.service")
 
 
 def job(verb: str, name: str) -> subprocess.Popen[str]:
     """Begin to start or stop a unit. The process ends with the job: 0 once the unit is ready, or stopped."""
-    return subprocess.Popen(
-        ["systemctl", verb, "--", name], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    command = ["systemctl", verb, "--", name]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def forget_failures(names: Sequence[str]) -> None:
-    """Let units read inactive that read failed."""
-    subprocess.run(["systemctl", "reset-failed", "--", *names], capture_output=True, check=False)
+    """Let failed units be inactive."""
+    _try("reset-failed", "--", *names)
 
 
 def sweep(names: Sequence[str]) -> list[str]:
-    """Let units go that no file describes any more: drop failed states, stop networks and volumes that are "active".
+    """Remove the state of units that no file describes any more: failures, and "active" networks and volumes.
 
     Returns these.
     """
     forget_failures(names)
-    command = ["systemctl", "list-units", "--plain", "--no-legend", "--state=not-found", "archy-*-network.service"]
-    text = subprocess.run([*command, "archy-*-volume.service"], capture_output=True, text=True, check=False).stdout
-    gone = [line.split()[0] for line in text.splitlines()]
+    patterns = ("archy-*-network.service", "archy-*-volume.service")
+    lines = _try("list-units", "--plain", "--no-legend", "--state=not-found", *patterns).splitlines()
+    gone = [line.split()[0] for line in lines]
     if gone:
-        subprocess.run(["systemctl", "stop", "--", *gone], capture_output=True, check=False)
+        _try("stop", "--", *gone)
     return gone
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ask many apps at once whether they serve: TCP, HTTP and DNS over sockets, and commands, in one loop of one thread.
+"""Checks of many apps at once: TCP, HTTP and DNS over sockets, and commands, in one loop of one thread.
 
 A socket belongs to the network namespace in which it was made, so a single process talks to all containers. Each check
 has its own time. Fast path: no heavy imports.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-# Why a check failed. Only `TIMEOUT` may come of a busy machine.
+# Why a check failed. Only a `TIMEOUT` may be because the machine is busy.
 REFUSED, BAD_ANSWER, TIMEOUT = "refused", "bad answer", "timeout"
 _MOST = 65536  # bytes of an answer's beginning
 _LOOPBACK = "127.0.0.1"  # as the container sees it
@@ -24,9 +24,9 @@ _LATE = 1.0  # seconds
 
 
 class Check:
-    """One question; it begins with its making. `timeout` is in seconds.
+    """One check; it begins when it is made. `timeout` is in seconds.
 
-    `ok` is None until there is an answer; if that is False, `kind` and `message` tell why.
+    `ok` is None until there is a result; if that is False, `kind` and `message` are why.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -38,40 +38,38 @@ class Check:
         self.message = ""
 
     def fileno(self) -> int:
-        """What to wait for, readable or writable; -1 when there is nothing."""
+        """The file descriptor to wait for; -1 if there is none."""
         return -1
 
     @property
     def events(self) -> int:
-        """For what to wait there."""
+        """The events to wait for."""
         return select.POLLIN
 
     def on_event(self) -> None:
-        """Something came."""
+        """One of them has come."""
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Free its resources."""
 
     def passed(self) -> None:
-        """It is well."""
+        """The check has passed."""
         self.ok = True
 
     def failed(self, kind: str, message: str) -> None:
-        """It is not."""
+        """The check has failed."""
         self.ok, self.kind, self.message = False, kind, message
 
 
-class _Connection(Check):
-    """Whether somebody listens. Begun in the network namespace of the container."""
+class Tcp(Check):
+    """Whether a program listens on a port. Begun in the network namespace of the container."""
 
     def __init__(self, port: int, timeout: float) -> None:
         super().__init__(timeout)
         self.port = port
         self.connected = False
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        error = self.socket.connect_ex((_LOOPBACK, port))
-        if error not in (0, errno.EINPROGRESS):
-            self._refused(error)
+        self._refuse(self.socket.connect_ex((_LOOPBACK, port)))
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -81,35 +79,30 @@ class _Connection(Check):
         return select.POLLIN if self.connected else select.POLLOUT
 
     def on_event(self) -> None:
-        if not self.connected:
-            error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                self._refused(error)
-            else:
-                self.connected = True
-                self.on_connected()
-        else:
+        if self.connected:
             self.on_readable()
+            return
+        self._refuse(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        if self.ok is None:
+            self.connected = True
+            self.on_connected()
 
     def on_connected(self) -> None:
-        """Connected: say what is to be said."""
+        """It is connected."""
         self.passed()
 
     def on_readable(self) -> None:
-        """An answer comes."""
+        """The answer, or a part of it, can be read."""
 
     def close(self) -> None:
         self.socket.close()
 
-    def _refused(self, error: int) -> None:
-        self.failed(REFUSED, f"port {self.port}: {os.strerror(error)}")
+    def _refuse(self, error: int) -> None:
+        if error not in (0, errno.EINPROGRESS):
+            self.failed(REFUSED, f"port {self.port}: {os.strerror(error)}")
 
 
-class Tcp(_Connection):
-    """Whether somebody listens on a port."""
-
-
-class Http(_Connection):
+class Http(Tcp):
     """Whether a path answers with a status below 400."""
 
     def __init__(self, port: int, path: str, timeout: float) -> None:
@@ -117,20 +110,19 @@ class Http(_Connection):
         self.answer = b""
         super().__init__(port, timeout)
 
-    def on_connected(self) -> None:
-        host = f"{_LOOPBACK}:{self.port}"
-        request = f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: archy\r\nConnection: close\r\n\r\n"
+    def on_event(self) -> None:
         try:
-            self.socket.send(request.encode())
+            super().on_event()
         except OSError as error:
             self.failed(BAD_ANSWER, f"port {self.port}: {error.strerror}")
 
+    def on_connected(self) -> None:
+        host = f"{_LOOPBACK}:{self.port}"
+        request = f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: archy\r\nConnection: close\r\n\r\n"
+        self.socket.send(request.encode())
+
     def on_readable(self) -> None:
-        try:
-            part = self.socket.recv(_MOST)
-        except OSError as error:
-            self.failed(BAD_ANSWER, f"port {self.port}: {error.strerror}")
-            return
+        part = self.socket.recv(_MOST)
         self.answer += part
         line, end, _ = self.answer.partition(b"\n")
         if not end and part and len(self.answer) < _MOST:
@@ -145,17 +137,17 @@ class Http(_Connection):
 
 
 class Command(Check):
-    """Whether a command ends with 0. Its output is thrown away: nobody knows what is in it."""
+    """Whether a command ends with 0. Its output is dropped: it may contain anything."""
 
     def __init__(self, command: "Sequence[str]", timeout: float) -> None:
         super().__init__(timeout)
-        import subprocess  # it costs more than all else here
+        import subprocess  # expensive
 
         quiet = subprocess.DEVNULL
         try:
             self.process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
             self.descriptor = os.pidfd_open(self.process.pid)
-        except (OSError, ValueError) as error:  # no word can hold everything
+        except (OSError, ValueError) as error:  # an argument may be too long, or have a NUL
             self.failed(BAD_ANSWER, f"{command[0]}: {getattr(error, 'strerror', error)}")
 
     def fileno(self) -> int:
@@ -178,7 +170,7 @@ class Command(Check):
 
 
 def run(checks: "Iterable[Check]") -> None:
-    """Wait until each has its answer, or its time is over."""
+    """Wait until each has its result, or its time is over."""
     todo = {check.fileno(): check for check in checks if check.ok is None}
     poll = select.poll()
     for number, check in todo.items():
@@ -191,7 +183,7 @@ def run(checks: "Iterable[Check]") -> None:
             if check.ok is None:
                 poll.modify(number, check.events)
         now = time.monotonic()
-        ready = {number for number, _ in poll.poll(0)}  # who answered while we had no time for it is not late
+        ready = {number for number, _ in poll.poll(0)}  # an answer that came while we had no time for it is not late
         for number, check in list(todo.items()):
             if check.ok is None and (check.deadline + _LATE < now or (check.deadline <= now and number not in ready)):
                 check.failed(TIMEOUT, f"no answer within {check.timeout:g} s")
@@ -202,5 +194,5 @@ def run(checks: "Iterable[Check]") -> None:
 
 
 def result(check: Check) -> "dict[str, Any]":
-    """What became of a check."""
+    """The result of a check, as probe.json has it."""
     return {"ok": bool(check.ok), "kind": check.kind, "said": check.message}

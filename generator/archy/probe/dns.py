@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether names resolve on a container's network: the question to its name server, and the answer (RFC 1035).
+"""Whether names resolve on a container's network: the query to its name server, and the answer (RFC 1035).
 
 Fast path: no heavy imports.
 """
@@ -17,8 +17,8 @@ _MOST = 65536
 class Name(Check):
     """Whether a name resolves to the address of the container that asks.
 
-    `others` are more addresses. An alias may be somebody else's, too; but where a container was lost without its
-    network's knowing, its address stays behind, and nobody is there (see podman.dead_addresses).
+    `others` are more addresses. An alias may belong to several containers; but if a container was lost and its network
+    does not know, its address stays behind, and nothing answers there (see podman.stale_addresses).
     """
 
     def __init__(self, server: str, name: str, timeout: float) -> None:
@@ -40,15 +40,15 @@ class Name(Check):
 
     def on_event(self) -> None:
         try:
-            found = addresses(self.socket.recv(_MOST))
+            resolved = addresses(self.socket.recv(_MOST))
         except OSError as error:
             self.failed(REFUSED, f"no name server: {error.strerror}")
             return
-        self.others = found - {self.own}
-        if self.own in found:
+        self.others = resolved - {self.own}
+        if self.own in resolved:
             self.passed()
         else:
-            shown = ", ".join(sorted(found)) or "nothing"
+            shown = ", ".join(sorted(resolved)) or "nothing"
             self.failed(BAD_ANSWER, f"the name {self.name} resolves to {shown} instead of {self.own}")
 
     def close(self) -> None:
@@ -56,21 +56,21 @@ class Name(Check):
 
 
 def addresses(answer: bytes) -> set[str]:
-    """The host addresses in a name server's answer (RFC 1035); what is not as it should be holds none."""
+    """The host addresses in a name server's answer (RFC 1035); a malformed one has none."""
     try:
         _, _, questions, answers, _, _ = struct.unpack_from(">HHHHHH", answer)
         at = 12
         for _ in range(questions):
             at = _after_name(answer, at) + 4
-        found = set()
+        result = set()
         for _ in range(answers):
             at = _after_name(answer, at)
             kind, _, _, length = struct.unpack_from(">HHIH", answer, at)
             at += 10
             if kind == 1 and length == 4:
-                found.add(socket.inet_ntoa(answer[at : at + 4]))
+                result.add(socket.inet_ntoa(answer[at : at + 4]))
             at += length
-        return found
+        return result
     except (struct.error, IndexError, OSError):
         return set()
 
