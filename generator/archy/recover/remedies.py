@@ -43,43 +43,49 @@ class Remedy:
     timeout: float = 5
 
 
+def _run(*command: str, timeout: float = 60) -> AsUser:
+    return AsUser(command, timeout)
+
+
 def _podman(*arguments: str, timeout: float = 60) -> AsUser:
-    return AsUser(("podman", *arguments), timeout)
+    return _run("podman", *arguments, timeout=timeout)
+
+
+_RENUMBER, _RECONNECT = _podman("system", "renumber"), _podman("network", "reload", "--all")
+_START_PASTA = _podman("unshare", "--rootless-netns", "true")
 
 
 def _set_aside(situation: Situation, pattern: str, directory: str = paths.STORAGE) -> AsUser:
     """Files of Podman's storage get another name: kept, never deleted."""
     move = ("-exec", "mv", "--no-clobber", "--", "{}", f"{{}}.broken-{situation.stamp}", ";")
-    return AsUser(("find", directory, "-maxdepth", "1", "-name", pattern, "!", "-name", "*.broken-*", *move))
+    return _run("find", directory, "-maxdepth", "1", "-name", pattern, "!", "-name", "*.broken-*", *move)
 
 
 def _new_pause(situation: Situation) -> list[Step]:
     # Podman joins the user namespace of a process of its own, and finds none alive. Over an empty store it looks for
     # none, and makes one.
     empty = f"{situation.runtime}/archy-empty"
-    return [
-        _podman("--root", f"{empty}/root", "--runroot", f"{empty}/run", "ps", "-q"),
-        AsUser(("podman", "unshare", "rm", "-rf", "--", empty)),
-    ]
+    start = _podman("--root", f"{empty}/root", "--runroot", f"{empty}/run", "ps", "-q")
+    return [start, _podman("unshare", "rm", "-rf", "--", empty)]
 
 
 def _new_database(situation: Situation) -> list[Step]:
-    return [_set_aside(situation, "db.sql*"), _podman("system", "renumber")]
+    return [_set_aside(situation, "db.sql*"), _RENUMBER]
 
 
 def _new_locks(situation: Situation) -> list[Step]:
-    return [AsUser(("rm", "-f", "--", f"/dev/shm/libpod_rootless_lock_{situation.uid}")), _podman("system", "renumber")]
+    return [_run("rm", "-f", "--", f"/dev/shm/libpod_rootless_lock_{situation.uid}"), _RENUMBER]
 
 
 def _unreadable(situation: Situation) -> list[Step]:
-    found = _LOADING.search(situation.fault.message)
-    inside = found and _INSIDE.fullmatch(found["path"])
+    loading = _LOADING.search(situation.fault.message)
+    inside = loading and _INSIDE.fullmatch(loading["path"])
     return [_set_aside(situation, inside["name"], inside["directory"])] if inside else []
 
 
 def _clear_runtime(situation: Situation) -> list[Step]:
     names = [f"{situation.runtime}/{name}" for name in ("containers", "libpod", "podman", "crun")]
-    return [AsUser(("rm", "-rf", "--", *names)), _podman("system", "renumber")]
+    return [_run("rm", "-rf", "--", *names), _RENUMBER]
 
 
 def _reload_one(situation: Situation) -> list[Step]:
@@ -90,21 +96,18 @@ def _network_directory(situation: Situation) -> str:
     return f"{situation.runtime}/containers/networks"
 
 
-def _names_afresh(situation: Situation) -> list[Step]:
+def _kill(situation: Situation, *pattern: str) -> AsUser:
+    return _run("pkill", "-KILL", "-u", str(situation.uid), *pattern)
+
+
+def _new_names(situation: Situation) -> list[Step]:
     names = f"{_network_directory(situation)}/aardvark-dns"
-    return [
-        AsUser(("pkill", "-KILL", "-u", str(situation.uid), "-x", "aardvark-dns")),
-        AsUser(("rm", "-rf", "--", names)),
-        _podman("network", "reload", "--all"),
-    ]
+    return [_kill(situation, "-x", "aardvark-dns"), _run("rm", "-rf", "--", names), _RECONNECT]
 
 
-def _network_afresh(situation: Situation) -> list[Step]:
-    return [
-        Hold(situation.running),
-        AsUser(("pkill", "-KILL", "-u", str(situation.uid), "^(aardvark-dns|pasta(\\.avx2)?)$")),
-        AsUser(("podman", "unshare", "sh", "-c", _UNMOUNT, "sh", _network_directory(situation))),
-    ]
+def _new_network(situation: Situation) -> list[Step]:
+    unmount = _podman("unshare", "sh", "-c", _UNMOUNT, "sh", _network_directory(situation))
+    return [Hold(situation.running), _kill(situation, "^(aardvark-dns|pasta(\\.avx2)?)$"), unmount]
 
 
 def _repair(situation: Situation) -> list[Step]:
@@ -114,10 +117,10 @@ def _repair(situation: Situation) -> list[Step]:
 def _sweep(situation: Situation) -> list[Step]:
     steps: list[Step] = []
     if situation.fault.containers:
-        # Without --time it would have the stop grace that it was made with: that is what is wanted.
+        # Without --time each container has the stop grace that it was made with, as it should.
         steps.append(_podman("rm", "--force", "--ignore", *situation.fault.containers, timeout=3700))
     if situation.fault.timers:
-        steps.append(AsUser(("systemctl", "--user", "stop", "--", *situation.fault.timers)))
+        steps.append(_run("systemctl", "--user", "stop", "--", *situation.fault.timers))
     return steps
 
 
@@ -139,21 +142,21 @@ REMEDIES: Mapping[str, tuple[Remedy, ...]] = {
         Remedy("set the database aside, for want of anything better", _new_database, _SPACE, idle=True),
     ),
     NETWORK: (
-        Remedy("start pasta again", lambda _: [_podman("unshare", "--rootless-netns", "true")], "pasta does not run"),
+        Remedy("start pasta again", lambda _: [_START_PASTA], "pasta does not run"),
         Remedy("start the name server again, with one container", _reload_one, "no name server|no answer within"),
         Remedy(
             "connect all containers again",
-            lambda _: [_podman("unshare", "--rootless-netns", "true"), _podman("network", "reload", "--all")],
+            lambda _: [_START_PASTA, _RECONNECT],
             "no network|no way|no name server|no answer within",
         ),
-        Remedy("let the name server forget what it knows", _names_afresh, "resolves|name server|no answer|no network"),
+        Remedy("let the name server forget what it knows", _new_names, "resolves|name server|no answer|no network"),
         Remedy(
             "restart the apps that it concerns",
             lambda situation: [Hold(situation.fault.apps)],
             "^(?!all apps|pasta)",
             timeout=60,
         ),
-        Remedy("stop all apps, make the network anew, and start them", _network_afresh, "^all apps", timeout=60),
+        Remedy("stop all apps, make the network anew, and start them", _new_network, "^all apps", timeout=60),
     ),
     STORAGE: (
         Remedy("set the file aside that cannot be read", _unreadable, _LOADING.pattern),
