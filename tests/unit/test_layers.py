@@ -35,9 +35,9 @@ BUDGET = {
     "errors": 60,
     "cli": 1150,
     "operations": 800,
-    "reconcile": 780,
-    "recover": 520,
-    "health": 620,
+    "reconcile": 720,
+    "recover": 490,
+    "health": 600,
     "prepare": 1560,
     "units": 1230,
     "probe": 1080,
@@ -45,7 +45,7 @@ BUDGET = {
     "apps": 800,
     "images": 300,
     "manifest": 1830,
-    "host": 1250,
+    "host": 1235,
 }
 
 # What runs at each boot, reload and start, and every 30 seconds: loaded without a heavy module of the library.

@@ -36,7 +36,7 @@ class AppState:
     `start_unknown`: it runs, and there is no record of what it was started with.
 
     `stale` are derived files, and `stale_own` files of its operator, that have changed since it was started;
-    `unit_changed`: so has its unit. `warnings` is what is wrong with it, though it can run; `failure` why it
+    `unit_changed`: so has its unit. `warnings` are problems with which it can run; `failure` why it
     cannot be started. `summary` is None for an app of which no version was ever good. `image_status` is the status of
     its image, while it waits for that, and `wait_status` what else holds its start."""
 
