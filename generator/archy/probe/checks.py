@@ -33,6 +33,7 @@ class Check:
         self.began = time.monotonic()
         self.deadline = self.began + timeout
         self.timeout = timeout
+        self.events = select.POLLIN  # to wait for
         self.ok: bool | None = None
         self.kind = ""
         self.message = ""
@@ -40,11 +41,6 @@ class Check:
     def fileno(self) -> int:
         """The file descriptor to wait for; -1 if there is none."""
         return -1
-
-    @property
-    def events(self) -> int:
-        """The events to wait for."""
-        return select.POLLIN
 
     def on_event(self) -> None:
         """One of them has come."""
@@ -67,24 +63,20 @@ class Tcp(Check):
     def __init__(self, port: int, timeout: float) -> None:
         super().__init__(timeout)
         self.port = port
-        self.connected = False
+        self.events = select.POLLOUT  # until it is connected
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._refuse(self.socket.connect_ex((_LOOPBACK, port)))
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    @property
-    def events(self) -> int:
-        return select.POLLIN if self.connected else select.POLLOUT
-
     def on_event(self) -> None:
-        if self.connected:
+        if self.events == select.POLLIN:
             self.on_readable()
             return
         self._refuse(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         if self.ok is None:
-            self.connected = True
+            self.events = select.POLLIN
             self.on_connected()
 
     def on_connected(self) -> None:

@@ -68,10 +68,9 @@ class Recovery:
             if self.incidents[fault.kind].result == incidents.MENDED:
                 mended.add(fault.kind)
         # Apps that Podman has failed to start need not wait for the end of their pause, now that it is mended.
-        if {health_faults.PODMAN, health_faults.STORAGE} & mended:
-            waiting = tuple(app.id for app in self._look().apps if _waits(app))
-            if waiting:
-                self._try(steps.Restart(waiting, "not to wait for the end of their pause"))
+        apps = self._look().apps if {health_faults.PODMAN, health_faults.STORAGE} & mended else ()
+        if waiting := tuple(app.id for app in apps if _waits(app)):
+            self._try(steps.Restart(waiting, "not to wait for the end of their pause"))
         # The apps that Podman has forgotten meanwhile, and the status, are for a pass.
         subprocess.run(["systemctl", "start", "--no-block", "archy-reconcile.service"], check=False)
         return 1 if gave_up else 0
