@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nodes.node
 import pytest
+from nodes.common import environment
+from nodes.inside import step_inside
 from progress import Progress, spent
 
 pytest.register_assert_rewrite("matrix")  # so that it says what was found
@@ -37,7 +41,7 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """A test node by its name; every method is one call of nodectl."""
+    """A test node by its name."""
 
     name: str
 
@@ -53,8 +57,11 @@ class Node:
     def run(self, script: str, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a shell script in the node as root, whatever its exit status."""
         with spent("run: " + script.strip().removeprefix(AS_USER).partition("\n")[0][:50]):
+            # As `nodectl exec` does it, which would start another Python each time.
             return subprocess.run(
-                [NODECTL, "exec", self.name, "bash", "-c", script],
+                ["bash", "-c", script],
+                preexec_fn=partial(step_inside, nodes.node.Node(self.name)),
+                env=environment(),
                 input=stdin,
                 stdin=subprocess.DEVNULL if stdin is None else None,
                 capture_output=True,
@@ -215,7 +222,7 @@ def fresh_node(name: str) -> Iterator[Node]:
     """A fresh node, removed afterwards unless ARCHY_KEEP_NODES is set. Two clones at work need two prefixes."""
     node = Node(os.environ.get("ARCHY_NODE_PREFIX", "t-") + name)
     node.ctl("rm")
-    node.ctl("start", timeout=1800)
+    node.ctl("start", "--memory", timeout=1800)
     try:
         yield node
     finally:

@@ -19,6 +19,7 @@ REPO = Path(__file__).resolve().parent.parent.parent
 NODECTL = str(REPO / "tests/nodectl")
 STORE = Path(os.environ.get("ARCHY_NODES", "/var/tmp/archy-nodes"))
 LAYERS, NODES, LOCKS, LOGS = STORE / "layers", STORE / "nodes", STORE / "locks", STORE / "log"
+MEMORY = STORE / "memory"  # disks of nodes that were started with --memory
 
 # A box whose processes and mounts end with its first process.
 BOX = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes import catalogue, standins
-from nodes.common import BOX, NODES, REPO, Problem, delete, environment, locked, run, step
+from nodes.common import BOX, MEMORY, NODES, REPO, Problem, delete, environment, locked, quietly, run, step
 from nodes.layers import base_layer, digest, digest_files, hold, layer, package_layer
 from nodes.node import Node
 from nodes.power import cut_power, power_off, power_on, remove, settle
@@ -32,6 +33,7 @@ rm -rf /var/lib/archy-images
 
 
 RECIPES = REPO / "tests/images"
+ROOM = 6 * 1024**2  # KiB that must be available for a disk in memory: it needs two to three GiB, and the apps run, too
 SHARED = "catalogue-standin"  # the recipe of what all stand-ins for images of the catalogue have in common
 
 
@@ -93,26 +95,47 @@ def put_images(root: Path, wanted: Sequence[Image]) -> None:
     (folder / "load").write_text(script)
 
 
-def create(node: Node, source: Path, wanted: Sequence[Image] = ()) -> None:
+def has_memory() -> bool:
+    """Whether a node's disk can be in memory: there is enough of it, and it can hold what rootless Podman needs."""
+    available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    if not available or int(available[1]) < ROOM:
+        return False
+    with locked("memory", "another nodectl makes room in memory", wait=True):
+        MEMORY.mkdir(parents=True, exist_ok=True)
+        # As large as all memory: nodes see how full it is, and say so if it is nearly full.
+        if not MEMORY.is_mount() and not quietly("mount", "-t", "tmpfs", "-o", "mode=755,size=100%", "nodes", MEMORY):
+            return False
+    try:
+        os.setxattr(MEMORY, "user.archy", b"")  # since Linux 6.6
+    except OSError:
+        return False
+    return True
+
+
+def create(node: Node, source: Path, wanted: Sequence[Image] = (), *, memory: bool = False) -> None:
     """Make a node, whole or not at all."""
     new = NODES / f".{node.name}.new"
-    delete(new)
+    root = MEMORY / f".{node.name}.new" if memory else new / "root"
+    for path in (new, MEMORY / f".{node.name}.new", MEMORY / node.name):
+        delete(path)
     new.mkdir(parents=True)
     held = hold(source)
-    if run("cp", "-a", "--reflink=auto", source, new / "root").returncode != 0:
+    if run("cp", "-a", "--reflink=auto", source, root).returncode != 0:
         raise Problem(f"node {node.name}: {source} could not be copied")
     os.close(held)
     if wanted:
-        put_images(new / "root", wanted)
-    (new / "root/etc/machine-id").write_text(Path("/proc/sys/kernel/random/uuid").read_text().replace("-", ""))
-    (new / "root/etc/hostname").write_text(f"{node.name}\n")
-    (new / "root/etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {node.name}\n")
+        put_images(root, wanted)
+    (root / "etc/machine-id").write_text(Path("/proc/sys/kernel/random/uuid").read_text().replace("-", ""))
+    (root / "etc/hostname").write_text(f"{node.name}\n")
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {node.name}\n")
     with locked("number", "another node is being numbered", wait=True):
         taken = {int(path.read_text()) for path in NODES.glob("*/number")}
         free = [n for n in range(1, 255) if n not in taken and not Path(f"/sys/class/net/archy-{n}").exists()]
         if not free:
             raise Problem("254 nodes exist already")
         (new / "number").write_text(str(free[0]))
+        if memory:
+            root.rename(MEMORY / node.name)
         new.rename(node.dir)
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodes.common import NODECTL, NODES, Problem, locked
+from nodes.common import MEMORY, NODECTL, NODES, Problem, locked
 
 
 def cgroup_root() -> Path:
@@ -41,7 +41,8 @@ class Node:
     @property
     def root(self) -> Path:
         """The node's disk."""
-        return self.dir / "root"
+        memory = MEMORY / self.name
+        return memory if memory.exists() else self.dir / "root"
 
     @property
     def console(self) -> Path:

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from nodes.common import NODECTL, NODES, STORE, Problem, delete, environment, libc, quietly, run, say, tail
+from nodes.common import MEMORY, NODECTL, NODES, STORE, Problem, delete, environment, libc, quietly, run, say, tail
 from nodes.node import Node, cgroup_root
 
 CLONE_NEWNET = 0x40000000
@@ -172,7 +172,10 @@ def remove(node: Node) -> None:
     gone = NODES / f".{node.name}.gone"
     delete(gone)
     delete(NODES / f".{node.name}.new")
+    delete(MEMORY / f".{node.name}.new")
     if node.dir.exists():
         cut_power(node)
         node.dir.rename(gone)
         delete(gone)
+    for left in (MEMORY / node.name, MEMORY / f".#{node.name}.lck"):  # the lock is nspawn's, beside the disk
+        delete(left)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from nodes.common import NODES, STORE, Problem, environment, say
-from nodes.disks import create, images, template_layer
+from nodes.disks import create, has_memory, images, template_layer
 from nodes.inside import run_inside
 from nodes.layers import base_layer, hold, host_prerequisites, toolbox, tools_layer
 from nodes.node import Node, uptime
@@ -42,7 +42,7 @@ def verb_start(args: argparse.Namespace) -> None:
         source = base_layer() if args.no_package else template_layer()
         wanted = images(source) if args.no_package else []
         began = time.monotonic()
-        create(node, source, wanted)
+        create(node, source, wanted, memory=args.memory and has_memory())
         power_on(node)
     report(node, began, args, "started")
 
@@ -130,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     add("build", verb_build)
     start = add("start", verb_start, "name")
     start.add_argument("--no-package", action="store_true", help="a bare node, the images in /var/lib/archy-images")
+    start.add_argument("--memory", action="store_true", help="its disk in memory, if there is enough: quick, and gone with the host")
     for sub in (start, add("boot", verb_boot, "name"), add("reboot", verb_reboot, "name")):
         sub.add_argument("--no-wait", action="store_true", help="return as soon as the node can be talked to")
         sub.add_argument("--timeout", type=float, default=600, metavar="S", help="time it has to settle (600)")
