@@ -74,8 +74,9 @@ class Progress:
 
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker what was before."""
-        keep = ("seconds", "outcome")
-        node.workerinput["past"] = {test: {key: told[key] for key in keep} for test, told in self.past.items()}
+        keep = ("seconds", "outcome")  # a test that the run before did not come to has no outcome
+        past = {test: {key: told[key] for key in keep if key in told} for test, told in self.past.items()}
+        node.workerinput["past"] = past
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

@@ -130,7 +130,9 @@ def parser() -> argparse.ArgumentParser:
     add("build", verb_build)
     start = add("start", verb_start, "name")
     start.add_argument("--no-package", action="store_true", help="a bare node, the images in /var/lib/archy-images")
-    start.add_argument("--memory", action="store_true", help="its disk in memory, if there is enough: quick, and gone with the host")
+    start.add_argument(
+        "--memory", action="store_true", help="its disk in memory, if there is enough: quick, and gone with the host"
+    )
     for sub in (start, add("boot", verb_boot, "name"), add("reboot", verb_reboot, "name")):
         sub.add_argument("--no-wait", action="store_true", help="return as soon as the node can be talked to")
         sub.add_argument("--timeout", type=float, default=600, metavar="S", help="time it has to settle (600)")
