@@ -130,6 +130,17 @@ class Node:
                 pytest.fail(f"not within {seconds:g} s: {what}\n{state}")
             time.sleep(0.2)
 
+    def passes_until(self, what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Have passes made until a condition holds: who is not testing the timer need not wait for it."""
+
+        def holds() -> bool:
+            if condition():
+                return True
+            self.tick()
+            return condition()
+
+        self.wait(what, holds, seconds)
+
     def wait_active(self, *apps: str, seconds: float = 60) -> None:
         """Wait until the units of all these apps are active."""
         self.wait(f"{', '.join(apps)} active", lambda: all(self.active(app) == "active" for app in apps), seconds)
@@ -151,8 +162,7 @@ class Node:
         began_at = "systemctl show --property=ExecMainStartTimestampMonotonic --value archy-probe archy-reconcile"
         with spent("pass"):
             for _ in range(3):
-                self.out("systemctl start archy-reconcile")
-                if all(int(at) >= began for at in self.out(began_at).split()):
+                if all(int(at) >= began for at in self.out(f"systemctl start archy-reconcile && {began_at}").split()):
                     return
 
     @contextmanager

@@ -138,11 +138,13 @@ def test_a_switch_keeps_the_chain_and_all_follow(node: Node, old: str, new: str)
     with never_two(node):
         node.out(f"archy app switch {old} {new}", timeout=300)
     check_switched(node, old, new, before)
-    node.wait("restarts of all that follow", lambda: not set(node.pids(*FOLLOWERS).items()) & set(pids.items()), 240)
+    node.passes_until(
+        "restarts of all that follow", lambda: not set(node.pids(*FOLLOWERS).items()) & set(pids.items()), 240
+    )
     node.wait_active(*FOLLOWERS)
     check_followers(node)
     assert node.out(f"cat {SECRET}") == secret
-    node.wait("all is well", lambda: node.run("archy status").returncode == 0, 90)
+    node.passes_until("all is well", lambda: node.run("archy status").returncode == 0, 90)
     # Done already: nothing happens.
     pids = node.pids(new, *FOLLOWERS)
     node.out(f"archy app switch {old} {new}", timeout=300)

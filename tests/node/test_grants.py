@@ -46,7 +46,7 @@ WISHES = {
         "host",
         "test -e /proc/sys/net/ipv4/conf/host0",
         container=("network: host",),
-        health="{type: http, endpoint: 'localhost:18099', path: /health}",
+        health="{type: http, endpoint: 'localhost:18099', path: /health, interval: 1s}",
         port="18099",
     ),
     "device": Wish("devices", "/dev/null", "echo x > /dev/hole", container=("devices: ['/dev/null:/dev/hole']",)),

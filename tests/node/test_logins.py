@@ -104,7 +104,11 @@ def test_a_removed_consumer_is_not_let_in_any_more(node: Node) -> None:
     assert answer(node, "electrumx", password, "getblockcount") == "200"
     node.out("archy app remove electrumx")
     assert "rpcauth=electrumx" not in node.out(f"cat {CONF}")
-    node.wait("electrumx is refused", lambda: answer(node, "electrumx", password, "getblockcount") == "401", TICK)
+
+    def is_refused() -> bool:
+        return answer(node, "electrumx", password, "getblockcount") == "401"
+
+    node.passes_until("electrumx is refused", is_refused, TICK)
     node.calm()
     node.out("archy app install electrumx")
     settle(node)

@@ -55,9 +55,9 @@ def is_well(node: Node) -> bool:
 
 def check_whole(node: Node) -> None:
     """All runs, all files are the ones that belong to the secrets, and whoever logs in is let in."""
-    node.wait("all is well", lambda: is_well(node), 120)
+    node.passes_until("all is well", lambda: is_well(node), 120)
     # The end of a rotation takes a login away, so one restart is due a moment after it.
-    node.wait("nothing is left to do", lambda: node.out("archy reconcile --dry-run") == "", 60)
+    node.passes_until("nothing is left to do", lambda: node.out("archy reconcile --dry-run") == "", 60)
     node.wait_active(*APPS)
     halves = "find /etc/archy /var/lib/archipelago/secrets /run/archy -name '.archy-new-*'"
     node.wait("nothing is half written", lambda: node.run(halves).stdout == "")  # a pass may just be writing
@@ -93,7 +93,7 @@ def test_in_a_rotation(node: Node, number: int) -> None:
     before = node.out(f"cat {SECRETS}/bitcoin-rpc-password")
     cut(node, "archy secret rotate bitcoin-rpc-password", moment(number, 25.0))
     gone = f"test ! -e {SECRETS}/bitcoin-rpc-password.previous"
-    node.wait("the rotation is over", lambda: node.run(gone).returncode == 0, 150)
+    node.passes_until("the rotation is over", lambda: node.run(gone).returncode == 0, 150)
     check_whole(node)
     now = node.out(f"cat {SECRETS}/bitcoin-rpc-password")
     call = "curl -s -o /dev/null -w '%{http_code}' -d '{\"method\":\"uptime\"}' http://127.0.0.1:8332/ -u archipelago:"

@@ -129,7 +129,7 @@ def test_a_certificate_and_its_key(node: Node) -> None:
     node.tick()
     assert sans(node, crt) == {"tls.example", "new.example"}
     assert look(key) == before
-    node.wait("the app runs on the new one", lambda: node.status()[0] == 0 and not stale(node, "tls"), TICK)
+    node.passes_until("the app runs on the new one", lambda: node.status()[0] == 0 and not stale(node, "tls"), TICK)
     node.wait_active("tls")
     assert node.pid("tls") != pid
     node.out("archy app remove tls")

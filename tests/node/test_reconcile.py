@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import AS_USER, Node, standin
-from consumers import APPS, CONF, CORE, HOME, SECRET, TICK, all_see_a_new_block, is_ok, restarted, settle, six_apps
+from consumers import APPS, CONF, CORE, HOME, SECRET, TICK, all_see_a_new_block, restarted, settle, six_apps
 
 GENERATED = "/run/systemd/generator"
 SANS = "openssl x509 -noout -ext subjectAltName | tail -n 1 | xargs"
@@ -70,7 +70,8 @@ def test_the_timer_alone_does_it_too(node: Node) -> None:
 def test_a_secret_that_others_could_read_belongs_to_root_again(node: Node) -> None:
     before, right = node.pids(*APPS), look(node, SECRET)
     node.out(f"chown archipelago {SECRET}; chmod 644 {SECRET}")
-    node.wait("mode and owner", lambda: look(node, SECRET) == right, TICK)
+    node.tick()
+    assert look(node, SECRET) == right
     assert restarted(node, before) == set()
 
 
@@ -80,7 +81,7 @@ def test_the_same_value_written_again_restarts_nobody(node: Node) -> None:
         node.out(write, stdin=value)
         node.tick()
     assert restarted(node, before) == set()
-    node.wait("all is well", lambda: is_ok(node))
+    settle(node)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_generated_units_are_there_again_after_a_pass(node: Node, harm: str) -> 
     assert restarted(node, before) == set()
     assert {node.show(f"archy-{app}", "LoadState") for app in APPS} == {"loaded"}
     assert "50-archy.conf" in node.show("user@$(id -u archipelago)", "DropInPaths")
-    node.wait("all is well", lambda: is_ok(node))
+    settle(node)
 
 
 def test_a_corrupt_file_and_a_crash_at_once(node: Node) -> None:

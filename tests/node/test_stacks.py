@@ -232,4 +232,4 @@ def test_another_version_of_the_data_is_refused(node: Node) -> None:
     put(node, "alpha-db", database("17", NEW="1"))
     node.out("archy app install alpha; archy app start alpha")
     assert node.podman("exec alpha-db sh -c 'echo ${NEW:-none}; cat /kept/note'").split("\n") == ["1", "still here"]
-    node.wait("all is well", lambda: node.run("archy status").returncode == 0)
+    node.passes_until("all is well", lambda: node.run("archy status").returncode == 0)

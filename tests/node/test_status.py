@@ -92,7 +92,7 @@ def test_whatever_is_wrong_with_an_app_is_seen_with_its_reason(node: Node) -> No
         for app in bad:
             node.run(f"systemctl stop archy-{app}; rm -r /etc/archy/apps/{app}")
         node.out("systemctl daemon-reload; systemctl reset-failed")
-    node.wait("all is well", lambda: node.status()[0] == 0, TICK)
+    node.passes_until("all is well", lambda: node.status()[0] == 0, TICK)
 
 
 def test_stopped_ticks_are_seen_and_the_start_of_any_app_brings_them_back(node: Node) -> None:
@@ -144,6 +144,6 @@ def test_a_full_disk_is_said_and_costs_no_file() -> None:
             assert "disk: 100 % of the disk is used: 0 MiB are left" in done.stdout, who
             assert f"No space left on device: '{DERIVED}'" in done.stdout, who
         node.out("rm /var/lib/archipelago/fill.*")
-        node.wait("all is well", lambda: node.status()[0] == 0, TICK)
+        node.passes_until("all is well", lambda: node.status()[0] == 0, TICK)
         assert node.out(f"cat {DERIVED}; stat -c '%u %g %a' {DERIVED}") == right
         assert node.pids(*APPS) == before
