@@ -123,6 +123,8 @@ class Progress:
         told["seconds"] = round(told["seconds"] + report.duration, 2)
         if not report.passed and told["outcome"] != "failed":
             told["outcome"] = report.outcome
+            if report.failed:
+                self.say(f"failed: {report.nodeid} ({report.when})")
         properties: list[tuple[str, Any]] = report.user_properties
         for reason, seconds in [pair for key, value in properties if key == "spent" for pair in value.items()]:
             told["spent"][reason] = round(told["spent"].get(reason, 0) + seconds, 2)
@@ -137,12 +139,18 @@ class Progress:
         """How long a test takes."""
         return float(self.past.get(test, {}).get("seconds", GUESS)) + 0.05
 
+    def say(self, line: str) -> None:
+        """A line of its own, between the dots."""
+        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
     def progress(self) -> None:
         """Say how far the run is."""
-        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         done = [test for test in self.tests if "at" in self.now.get(test, {})]
         now = time.monotonic()
-        if terminal is None or (now - self.said < EVERY and len(done) < len(self.tests)):
+        if now - self.said < EVERY and len(done) < len(self.tests):
             return
         self.said = now
         gone = now - self.began
@@ -151,8 +159,7 @@ class Progress:
         known = sum(map(self.expected, done)) > sum(map(self.expected, self.tests)) / 20  # the first ones mislead
         failed = sum(told["outcome"] == "failed" for told in self.now.values())
         about = f"; about {clock(left)} left" if known else ""
-        terminal.ensure_newline()
-        terminal.write_line(f"{len(done)} of {len(self.tests)} tests, {failed} failed, after {clock(gone)}{about}")
+        self.say(f"{len(done)} of {len(self.tests)} tests, {failed} failed, after {clock(gone)}{about}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say what took longest, and why."""

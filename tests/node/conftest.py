@@ -30,7 +30,9 @@ AS_USER = (
 )
 
 # Files of tests that take longest, by `make test` on two processors; what is not named takes less than a minute.
-LONGEST = ("test_alternatives", "test_bench", "test_chaos_podman", "test_lifecycle", "test_liveness")
+LONGEST = (
+    "chaos_podman alternatives passes power lifecycle bench liveness recovery logins databases stacks images hooks"
+)
 
 TICKS = "archy-reconcile.timer archy-reconcile.path"
 
@@ -254,7 +256,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: a worker that gets one of them last would be alone with it."""
-    places = {name: place for place, name in enumerate(LONGEST)}
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST.split())}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
