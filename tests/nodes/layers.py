@@ -22,6 +22,7 @@ from pathlib import Path
 from nodes.common import BOX, LAYERS, LOGS, REPO, STORE, Problem, delete, environment, locked, quietly, run, say, step
 
 SUITE = "trixie"
+RECENT = 1200  # seconds since its last use that a layer is kept, whatever is newer
 
 # What the host must have (a command or a file), and the package that has it.
 HOST_NEEDS = {
@@ -103,10 +104,10 @@ def digest_files(files: Sequence[Path]) -> str:
 def layer(kind: str, key: str, build: Callable[[Path, Path], None], suffix: str = "") -> Path:
     """Return the layer of this kind and key; if it is not there, let build(path, log) make it now."""
     path = LAYERS / f"{kind}-{key}{suffix}"
-    if path.exists():
+    if used(path):
         return path
     with locked(f"layer.{kind}", f"{kind}: another nodectl is building it", wait=True):
-        if path.exists():
+        if used(path):
             return path
         say(f"{kind}: building")
         began = time.monotonic()
@@ -132,12 +133,22 @@ def hold(path: Path) -> int:
     return fd
 
 
+def used(path: Path) -> bool:
+    """Whether a layer is there; from now on it is one that was used a moment ago."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def prune(path: Path) -> None:
-    """Delete a layer, unless it is in use."""
+    """Delete a layer, unless it is in use, or was a moment ago: other clones have layers of their own here."""
     fd = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        delete(path)
+        if time.time() - path.stat().st_mtime > RECENT:
+            delete(path)
     except BlockingIOError:
         pass
     finally:
