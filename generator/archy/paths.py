@@ -2,10 +2,8 @@
 """Where things live on a node.
 
 Every path is a constant as seen from the node; `under(root, path)` puts it below another root, so that tests work
-on a directory. Imported by the generator's fast path: nothing but `os` may be imported here.
+on a directory. Imported by the generator's fast path: nothing may be imported here, not even `os`.
 """
-
-import os
 
 USER = "archipelago"
 HOME = "/var/lib/archipelago"
@@ -24,6 +22,7 @@ FILES = "/usr/share/archy/files"  # what hooks may copy from, besides their own 
 ACCEPTED_NODE = ACCEPTED + "/node.yml"
 ACCEPTED_GRANTS = ACCEPTED + "/grants.yml"
 ACCEPTED_HOST = ACCEPTED + "/host.json"
+SNAPSHOT = ACCEPTED + "/.units"
 UNIT_CACHE = "/run/archy/units"
 PREPARED = "/run/archy/prepared"
 STARTED = "/run/archy/started"
@@ -49,7 +48,7 @@ QUADLET = "/usr/libexec/podman/quadlet"
 
 def under(root: str, path: str) -> str:
     """`path`, an absolute path of the node, as seen from outside when the node's root directory is `root`."""
-    return path if root == "/" else os.path.join(root, path.lstrip("/"))
+    return path if root == "/" else f"{root.rstrip('/')}/{path.lstrip('/')}"
 
 
 def unit(app_id: str) -> str:

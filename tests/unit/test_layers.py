@@ -63,6 +63,7 @@ FAST = [
     "units/cache",
     "units/drift",
     "units/generator",
+    "units/snapshot",
     "prepare/stamps",
     "prepare/starts",
     "prepare/prepare",
@@ -145,3 +146,12 @@ def test_what_the_generator_loads() -> None:
     assert found & (HEAVY | LIGHT) == set()
     ours = {name[6:].replace(".", "/") for name in found if name.startswith("archy.")}
     assert {name for name in ours if (PACKAGE / f"{name}.py").exists()} == set(GENERATOR)
+
+
+@pytest.mark.programs
+def test_what_is_loaded_where_nothing_has_changed() -> None:
+    """The entry of the generator: not even `os`."""
+    found = loaded(["units/snapshot"])
+    assert {name for name in found if name.startswith("archy.")} == {"archy.paths", "archy.units", "archy.units.snapshot"}
+    builtin = {*sys.builtin_module_names, "__main__", "archy", "codecs", "encodings", "_frozen_importlib_external"}
+    assert {name for name in found if not name.startswith(("archy.", "encodings."))} <= builtin | {"zipimport"}

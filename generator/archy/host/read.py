@@ -30,10 +30,16 @@ def tree(directory: str) -> list[str]:
 
     Raises OSError if there are too many, or they lie too deep, for the folder of an app.
     """
+    return sorted(walk(directory)[0])
+
+
+def walk(directory: str) -> tuple[list[str], list[str]]:
+    """What `tree` finds, and the relative paths of the directories where it looks, each with a slash at its end."""
     result: list[str] = []
-    todo = [""]
+    todo, folders = [""], []
     while todo:
         prefix = todo.pop()
+        folders.append(prefix)
         try:
             entries = list(os.scandir(os.path.join(directory, prefix)))
         except OSError:
@@ -42,7 +48,7 @@ def tree(directory: str) -> list[str]:
         result += [prefix + entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
         if len(result) + len(todo) > _MAX_FILES or prefix.count("/") > _MAX_DEPTH:
             raise OSError(errno.E2BIG, "holds more than the folder of an app may", directory)
-    return sorted(result)
+    return result, folders
 
 
 def read(path: str, most: int = _MAX_BYTES) -> bytes | None:

@@ -20,12 +20,15 @@ _MARK = "\n--- "  # begins no line of a unit file
 
 def renderer(root: str) -> bytes:
     """What turns manifests into Quadlet text on this node: archy, the service user, and what the operator grants."""
-    # A package that was built again under the same number has other times; each wing is a directory of its own.
-    package = os.path.dirname(os.path.dirname(__file__))
-    wings = sorted(entry.path for entry in os.scandir(package) if entry.is_dir() and entry.name != "__pycache__")
-    changed = [_changed(path) for path in (paths.under(root, paths.TEMPLATES), package, *wings)]
+    changed = [_changed(path) for path in (paths.under(root, paths.TEMPLATES), *program())]
     granted = read(paths.under(root, paths.GRANTS)) or b""
     return f"{__version__} {changed}\0".encode() + user_line(root) + (b"\0" + granted if granted else b"")
+
+
+def program() -> list[str]:
+    """The directories of archy's own code: a package that was built again under the same number has other times."""
+    package = os.path.dirname(os.path.dirname(__file__))
+    return [package, *sorted(entry.path for entry in os.scandir(package) if entry.is_dir() and entry.name[0] != "_")]
 
 
 def _changed(path: str) -> int:

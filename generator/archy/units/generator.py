@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 class UnitDir:
     """Units and links in a directory, and what was written of them. Several apps bring the same unit of a network.
 
-    `own` are the names of the units of installed apps: no link takes one of them. `running` are those of apps that run.
+    `own` are the names of the units of installed apps: no link takes one of them. `running` are those of apps that run,
+    and `contested` the names of links that depend on these.
     """
 
-    __slots__ = ("own", "path", "running", "written")
+    __slots__ = ("contested", "own", "path", "running", "written")
 
-    def __init__(self, path: str, own: set[str], running: set[str]) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.own = own
-        self.running = running
+        self.own: set[str] = set()
+        self.running: set[str] = set()
+        self.contested: set[str] = set()
         self.written: dict[str, str] = {}
 
     def add(self, units: "Mapping[str, str]") -> None:
@@ -35,7 +37,8 @@ class UnitDir:
             if is_link and name in self.own:
                 continue
             before = self.written.get(name)
-            if is_link and before is not None:
+            if is_link and before is not None and before != text:
+                self.contested.add(name)
                 text = min(before, text, key=self._rank)
             if text != before:
                 self._write(name, text)
@@ -87,7 +90,7 @@ ExecStop=-/usr/libexec/archy/archy-stop 3600 /run/archipelago/%N.cid
 _NO_NAME = "is not the name of an app (lower-case letters, digits, hyphens)"
 
 # Where an operator's own units are. The last one ranks below generated units: ours is not written then.
-_NATIVE = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
+NATIVE = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
 
 
 def main(argv: list[str]) -> int:
@@ -117,7 +120,12 @@ def log(line: str) -> None:
 
 def generate(root: str, out: str) -> list[str]:
     """Write the units of the node at `root` into the directory `out`; returns warnings, a line each."""
-    warnings = []
+    return write_units(root, UnitDir(out))
+
+
+def write_units(root: str, units: UnitDir) -> list[str]:
+    """Write the units of the node at `root`; returns warnings, a line each."""
+    out, warnings = units.path, []
     try:
         app_ids, odd = installed.ids(root)
     except OSError as error:
@@ -125,10 +133,10 @@ def generate(root: str, out: str) -> list[str]:
         app_ids, odd = installed.accepted_ids(root), []
     warnings += [f"{paths.APPS}/{name}: {_odd(name)}" for name in odd]
     active = installed.running(root)
-    units = UnitDir(out, set(map(paths.unit, app_ids)), set(map(paths.unit, active)))
+    units.own, units.running = set(map(paths.unit, app_ids)), set(map(paths.unit, active))
     tools = cache.toolchain(root)
     missing = []
-    local = _names(paths.under(root, _NATIVE[-1]))
+    local = _names(paths.under(root, NATIVE[-1]))
     for app_id in app_ids:
         if paths.unit(app_id) in local:
             continue
@@ -209,7 +217,7 @@ def _names(directory: str) -> set[str]:
 
 
 def _is_native(root: str, app_id: str) -> bool:
-    return any(os.path.lexists(paths.under(root, f"{base}/{paths.unit(app_id)}")) for base in _NATIVE)
+    return any(os.path.lexists(paths.under(root, f"{base}/{paths.unit(app_id)}")) for base in NATIVE)
 
 
 def _link_wants(out: str, names: list[str]) -> None:

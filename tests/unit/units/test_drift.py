@@ -27,8 +27,9 @@ def reload(node: Node) -> None:
 
 
 @pytest.fixture
-def loaded(node: Node) -> Node:
+def loaded(node: Node, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node whose units are right, and known to be."""
+    monkeypatch.setattr(drift, "_SETTLED", 0.0)
     node.path("/run/archy").mkdir()
     for app_id in ("a", "web"):
         node.app(app_id, app_text(app_id))
@@ -112,13 +113,13 @@ def test_the_unit_of_one_that_is_gone_but_runs(loaded: Node, populated: int) -> 
 
 def test_what_was_found_right_is_not_computed_again(loaded: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    real = generator.generate
+    real = generator.write_units
 
-    def counting(root: str, out: str) -> list[str]:
+    def counting(root: str, units: generator.UnitDir) -> list[str]:
         calls.append(root)
-        return real(root, out)
+        return real(root, units)
 
-    monkeypatch.setattr(generator, "generate", counting)
+    monkeypatch.setattr(generator, "write_units", counting)
     assert [drift.drift(loaded.name) for _ in range(3)] == [""] * 3
     assert calls == []
     os.utime(loaded.path(f"{OUT}/archy-web.service"), (1, 1))  # somebody was at it
