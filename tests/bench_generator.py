@@ -2,8 +2,9 @@
 """Runs in a node: `bench_generator.py APPS RUNS` prints the generator's and Quadlet's median wall times in ms, as JSON.
 
 The apps are those of the catalogue under other names. Each round runs, one after the other, Quadlet alone on the very
-Quadlet text that archy renders, the generator with a filled cache (warm: nothing changed), with an empty one (cold:
-the first run after boot), and with neither cache nor accepted versions (new: manifests that nobody checked before).
+Quadlet text that archy renders; the generator where nothing changed (warm), where /run is empty besides, as at a boot
+(cold), where one app has changed since (one), and without anything kept (new: manifests that nobody checked before).
+Then a whole daemon-reload is timed, and the same with these units as plain files and the generator masked.
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ from archy.apps import installed
 from archy.host.idmap import owner_of
 from archy.manifest import load
 from archy.prepare import apply
-from archy.units import quadlet
+from archy.units import drift, quadlet
 from archy.units.cache import LINK
 
 GENERATOR = "/usr/lib/systemd/system-generators/archy-generator"
+MASK = Path("/etc/systemd/system-generators/archy-generator")
+PLAIN = "/run/systemd/system"
 
 
 def install(count: int) -> list[str]:
     """Install `count` apps, as an operator's own, and accept them."""
     shutil.rmtree(paths.APPS)
     shutil.rmtree(paths.ACCEPTED)
-    shutil.rmtree(paths.UNIT_CACHE, ignore_errors=True)
     originals = sorted(Path(paths.CATALOGUE).iterdir())
     app_ids = [f"app-{number:04d}" for number in range(count)]
     for number, app_id in enumerate(app_ids):
@@ -89,23 +91,73 @@ def without(*directories: str) -> Callable[[], float]:
     return run
 
 
+def keep() -> None:
+    """What passes do after the installation: they load the units, find them right and keep them."""
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    time.sleep(2.5)
+    if said := drift.drift("/"):
+        sys.exit(f"the units are not right: {said}")
+    if not os.path.exists(paths.SNAPSHOT):
+        sys.exit("the output of the generator was not kept")
+
+
+def one_changed(app_id: str) -> float:
+    """The generator's time after a change of one app that archy-prepare has seen."""
+    manifest = Path(paths.APPS, app_id, paths.MANIFEST)
+    before = manifest.read_text()
+    manifest.write_text(f"{before}# changed\n")
+    try:
+        return timed([GENERATOR])
+    finally:
+        manifest.write_text(before)
+
+
+def reload() -> float:
+    """The time of a whole daemon-reload, in ms."""
+    start = time.perf_counter()
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    return (time.perf_counter() - start) * 1000
+
+
+def plain_reload() -> float:
+    """The same where nothing has to be generated: archy's units are plain files."""
+    before = set(os.listdir(PLAIN))
+    shutil.copytree(paths.GENERATED, PLAIN, symlinks=True, dirs_exist_ok=True)
+    MASK.parent.mkdir(exist_ok=True)
+    MASK.symlink_to("/dev/null")
+    try:
+        return reload()
+    finally:
+        MASK.unlink()
+        for name in set(os.listdir(PLAIN)) - before:
+            path = Path(PLAIN, name)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        reload()
+
+
 def main() -> None:
     """Measure and print."""
     count, runs = int(sys.argv[1]), int(sys.argv[2])
     # A pass would make again what is away.
     subprocess.run(["systemctl", "stop", "archy-reconcile.timer", "archy-reconcile.path"], check=True)
     with tempfile.TemporaryDirectory(dir="/run") as texts:
-        quadlet_texts(install(count), Path(texts))
+        app_ids = install(count)
+        quadlet_texts(app_ids, Path(texts))
+        keep()
         kinds: dict[str, Callable[[], float]] = {
             "quadlet": lambda: timed([paths.QUADLET], {"QUADLET_UNIT_DIRS": texts}),
             "warm": without(),
-            "cold": without(paths.UNIT_CACHE),
-            "new": without(paths.UNIT_CACHE, paths.ACCEPTED),
+            "cold": without("/run/archy"),
+            "new": without("/run/archy", paths.ACCEPTED),
+            "reload": reload,
+            "plain": plain_reload,
         }
         times: dict[str, list[float]] = {kind: [] for kind in kinds}
         for _ in range(runs + 1):
             for kind, run in kinds.items():
                 times[kind].append(run())
+        # The last ones: from now on the times of an input are not those that were kept.
+        times["one"] = [one_changed(app_ids[0]) for _ in range(runs + 1)]
     # The first round fills the page cache and is not counted.
     print(json.dumps({kind: statistics.median(values[1:]) for kind, values in times.items()}))
     shutil.rmtree(paths.APPS)

@@ -22,8 +22,7 @@ FILES = "/usr/share/archy/files"  # what hooks may copy from, besides their own 
 ACCEPTED_NODE = ACCEPTED + "/node.yml"
 ACCEPTED_GRANTS = ACCEPTED + "/grants.yml"
 ACCEPTED_HOST = ACCEPTED + "/host.json"
-SNAPSHOT = ACCEPTED + "/.units"
-UNIT_CACHE = "/run/archy/units"
+SNAPSHOT = ACCEPTED + "/.snapshot"
 PREPARED = "/run/archy/prepared"
 STARTED = "/run/archy/started"
 FACTS = "/run/archy/facts.json"
@@ -144,9 +143,4 @@ def made_secret_path(name: str) -> str:
 
 def units_path(app_id: str) -> str:
     """Where the finished units of an app are kept."""
-    return f"{UNIT_CACHE}/{app_id}"
-
-
-def text_path(app_id: str) -> str:
-    """Where the Quadlet text of an app's accepted version is kept."""
-    return f"{ACCEPTED}/{app_id}.quadlet"
+    return f"{ACCEPTED}/{app_id}.units"

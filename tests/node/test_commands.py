@@ -57,7 +57,7 @@ def test_nothing_is_left_of_a_removed_app(node: Node) -> None:
     assert node.active("gone-data-volume") == "active"
     node.out("archy app remove gone")
     assert node.out("systemctl list-units --all --plain --no-legend 'archy-gone*'") == ""
-    assert node.out("ls -A /run/archipelago /run/archy/units /run/archy/prepared | grep gone || true") == ""
+    assert node.out("ls -A /run/archipelago /etc/archy/accepted /run/archy/prepared | grep gone || true") == ""
 
 
 def test_no_wait_still_says_what_cannot_be_started(node: Node) -> None:
@@ -135,7 +135,7 @@ def test_killed_halfway_the_same_command_finishes(node: Node, moment: float) -> 
     node.out("archy app remove cut")
     assert node.show("archy-cut", "LoadState") == "not-found"
     assert node.podman("ps --all --quiet --filter name=cut") == ""
-    assert node.out("ls -A /etc/archy/apps /etc/archy/accepted /run/archy/units | grep cut || true") == ""
+    assert node.out("ls -A /etc/archy/apps /etc/archy/accepted | grep cut || true") == ""
     assert node.out("cat /var/lib/archipelago/secrets/cut-password") == secret
 
 

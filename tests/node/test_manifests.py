@@ -186,7 +186,7 @@ def test_generated_units_verify(node: Node) -> None:
 
 @pytest.mark.parametrize("verb", ["cold", "warm"])
 def test_generator_under_a_read_only_root_writes_only_its_output(node: Node, verb: str) -> None:
-    clear = "rm -rf /run/archy/units;" if verb == "cold" else ""
+    clear = "rm -rf /etc/archy/accepted/*.units /etc/archy/accepted/.snapshot;" if verb == "cold" else ""
     script = f"""
         {clear} mkdir -p /run/out && mount -t tmpfs out /run/out && touch /run/before && sleep 0.1
         unshare --mount sh -ec 'mount --make-rprivate /; mount -o bind / /mnt; mount -o remount,bind,ro /mnt

@@ -63,7 +63,7 @@ def store(root: str, app_id: str, wanted: str) -> None:
 def forget(root: str, app_id: str) -> None:
     """Remove the last good version of an app that is not installed any more."""
     write.remove(root, f"{paths.ACCEPTED}/{app_id}")
-    write.remove(root, paths.text_path(app_id))
+    write.remove(root, paths.units_path(app_id))
     _sweep(root, app_id, "")
 
 

@@ -72,7 +72,7 @@ def unlink(app_id: str, entry: Entry | None) -> None:
         progress(f"{app_id}: its manifest is kept in {kept}")
     accepted.forget("/", app_id)
     made = (f"{paths.PREPARED}/{app_id}.json", f"{paths.STARTED}/{app_id}.json", f"{paths.ENVIRONMENTS}/{app_id}.env")
-    for leftover in (paths.units_path(app_id), f"{paths.STOPPED}/{app_id}", *made):
+    for leftover in (f"{paths.STOPPED}/{app_id}", *made):
         write.remove("/", leftover)
     for folder in (paths.SECRET_ENVIRONMENTS, paths.COPIES):
         write.remove_tree("/", f"{folder}/{app_id}")

@@ -105,7 +105,7 @@ def stamp_of(
     said: list[str],
 ) -> bytes:
     """The stamp of an app over all that its pass read (`before`, with fingerprints from then), and all that it made."""
-    kept = [f"{paths.ACCEPTED}/{prepared.id}", paths.units_path(prepared.id), paths.text_path(prepared.id)]
+    kept = [f"{paths.ACCEPTED}/{prepared.id}", paths.units_path(prepared.id)]
     secrets = {paths.under(root, path) for path in map(paths.secret_path, prepare_secrets.secret_names(prepared))}
     written = {paths.under(root, path) for path in (*kept, *files.file_paths(prepared))}
     written |= {paths.under(root, path) for path in started["files"] if os.path.isabs(path)}

@@ -69,7 +69,7 @@ class Preparation:
 
     def run(self) -> dict[str, str]:
         """Carry it out. Returns why apps must not be started, by app, and what is wrong with the node, by its name."""
-        for directory, mode in ((paths.ACCEPTED, 0o755), (paths.UNIT_CACHE, 0o755), (paths.PREPARED, 0o700)):
+        for directory, mode in ((paths.ACCEPTED, 0o755), (paths.PREPARED, 0o700)):
             with self._best_effort("archy", "will have to do more the next time"):
                 if not self.dry:
                     write.make_directory(self.root, directory, os.geteuid(), os.getegid(), mode)

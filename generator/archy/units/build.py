@@ -121,17 +121,13 @@ def leftover(root: str, app_id: str, problems: tuple[Problem, ...]) -> str:
 
 
 def keep(root: str, source: Source, built: Built) -> None:
-    """Keep the Quadlet text and the units for the generator, under the keys that it will look for.
+    """Keep the units for the generator, under the key that it will look for.
 
     A refusal is not kept: the generator then says again, at every reload, what is wrong.
     """
     now = installed.source(root, source.id)
     if now.content != source.content or now.files != source.files or built.app is None:
         return
-    bundles = {}
-    if not built.problems:
-        bundles[paths.text_path(source.id)] = cache.pack(cache.text_key(cache.renderer(root), now), built.quadlet)
-    bundles[paths.units_path(source.id)] = cache.pack(cache.units_key(cache.toolchain(root), now), built.units)
-    for path, content in bundles.items():
-        if read.content(root, path) != content:
-            write.replace_file(root, path, content, os.geteuid(), os.getegid(), 0o644)
+    path, content = paths.units_path(source.id), cache.pack(cache.units_key(cache.toolchain(root), now), built.units)
+    if read.content(root, path) != content:
+        write.replace_file(root, path, content, os.geteuid(), os.getegid(), 0o644)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Work that need not be done again: finished units, and the Quadlet text of accepted manifests.
+"""Work that need not be done again: the finished units of each app, kept beside its accepted version.
 
-Both are bundles of named texts, found by a digest of all that they were made from, so a stale one is never used. The
-units of an app (in /run) serve the reload that changes nothing; its Quadlet text (kept with the accepted version)
-serves the boot. The generator only reads; `archy-prepare` writes. Fast path: no heavy imports, not even json.
+A bundle of named texts is found by a digest of all that they were made from, so a stale one is never used. They serve
+the boot or reload where other apps have changed. The generator only reads; `archy-prepare` writes. Fast path: no heavy
+imports, not even json.
 """
 
 import hashlib
@@ -18,11 +18,16 @@ _HEAD = "# archy bundle"
 _MARK = "\n--- "  # begins no line of a unit file
 
 
-def renderer(root: str) -> bytes:
-    """What turns manifests into Quadlet text on this node: archy, the service user, and what the operator grants."""
+def toolchain(root: str) -> bytes:
+    """What turns manifests into units on this node: archy, the service user, what the operator grants, and Quadlet."""
     changed = [_changed(path) for path in (paths.under(root, paths.TEMPLATES), *program())]
     granted = read(paths.under(root, paths.GRANTS)) or b""
-    return f"{__version__} {changed}\0".encode() + user_line(root) + (b"\0" + granted if granted else b"")
+    try:
+        status = os.stat(paths.under(root, paths.QUADLET))
+        quadlet = f"{status.st_size}.{status.st_mtime_ns}"
+    except OSError:
+        quadlet = "none"
+    return f"{__version__} {changed} {quadlet}\0".encode() + user_line(root) + (b"\0" + granted if granted else b"")
 
 
 def program() -> list[str]:
@@ -36,21 +41,6 @@ def _changed(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except OSError:
         return 0
-
-
-def toolchain(root: str) -> bytes:
-    """What turns manifests into units: the renderer, and Quadlet."""
-    try:
-        status = os.stat(paths.under(root, paths.QUADLET))
-        quadlet = f"{status.st_size}.{status.st_mtime_ns}"
-    except OSError:
-        quadlet = "none"
-    return renderer(root) + f"\0{quadlet}".encode()
-
-
-def text_key(tools: bytes, source: Source) -> str:
-    """The digest of everything that the Quadlet text of an app depends on; `tools` is the `renderer`."""
-    return _digest(tools, source.id.encode(), source.content)
 
 
 def units_key(tools: bytes, source: Source) -> str:

@@ -152,8 +152,6 @@ def write_units(root: str, units: UnitDir) -> list[str]:
     _adopt_user_manager(root, out, bool(app_ids or gone))
     # From here on it may take long, or go wrong: what nothing is wrong with is written already.
     try:
-        if missing:
-            missing = _convert(root, missing, units)
         if missing or gone:
             warnings += _build(root, missing, gone, active, units)
     except Exception as error:
@@ -170,23 +168,6 @@ def _odd(name: str) -> str:
 
 def _has(out: str, app_id: str) -> bool:
     return os.path.exists(f"{out}/{paths.unit(app_id)}")
-
-
-def _convert(root: str, sources: list[installed.Source], units: UnitDir) -> list[installed.Source]:
-    """Write the units of those whose Quadlet text was kept when they were accepted; returns the others."""
-    from archy.units.convert import convert
-
-    tools = cache.renderer(root)
-    texts = {}
-    for source in sources:
-        if installed.is_accepted(root, source):
-            text = cache.unpack(root, paths.text_path(source.id), cache.text_key(tools, source))
-            if text is not None:
-                texts[source.id] = text
-    converted, _ = convert(root, texts, units.path)
-    for found in converted.values():
-        units.add(found)
-    return [source for source in sources if source.id not in converted]
 
 
 def _build(root: str, missing: list[installed.Source], gone: list[str], active: set[str], units: UnitDir) -> list[str]:

@@ -172,7 +172,7 @@ def test_the_whole_pass(web: Node, capsys: pytest.CaptureFixture[str]) -> None:
         f"{D}/web/once": (231076, 331077, 0o640),
         "/run/archy/prepared": (0, 0, 0o700),
         "/run/archy/prepared/web.json": (0, 0, 0o600),
-        "/run/archy/units/web": (0, 0, 0o644),
+        "/etc/archy/accepted/web.units": (0, 0, 0o644),
     }
     found = {path: web.path(path).lstat() for path in owners}
     assert {path: (s.st_uid, s.st_gid, stat.S_IMODE(s.st_mode)) for path, s in found.items()} == owners
@@ -234,9 +234,8 @@ def put(path: str, content: str) -> Callable[[Node], object]:
         ),
         (unlink(f"{D}/web/once"), f"write {D}/web/once (missing)"),
         (put(f"{D}/web/once", "edited"), None),
-        (unlink("/run/archy/units/web"), None),
+        (unlink("/etc/archy/accepted/web.units"), None),
         (unlink("/etc/archy/accepted/web"), "accept version 1.0.0"),
-        (unlink("/etc/archy/accepted/web.quadlet"), None),
         (lambda node: node.path(f"{D}/web").chmod(0o777), None),
     ],
 )
@@ -250,7 +249,7 @@ def test_what_differs_is_put_right_and_nothing_else(
     lines = [line for line in capsys.readouterr().err.splitlines() if "accept version" not in line or said == line[5:]]
     lines = [line for line in lines if line != "node: write /etc/archy/accepted/node.yml (accepted)"]
     assert lines == ([said if said.startswith("node: ") else f"web: {said}"] if said else [])
-    assert web.path("/run/archy/units/web").exists()
+    assert web.path("/etc/archy/accepted/web.units").exists()
     assert web.is_fresh("web")
 
 

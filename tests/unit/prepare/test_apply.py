@@ -355,7 +355,7 @@ def test_a_folder_that_changes_after_its_check_is_not_accepted(
     accepted = node.path("/etc/archy/accepted")
     assert (accepted / "web/manifest.yml").read_text() == app_text("web", filed("template: t.j2"))
     assert (accepted / "web/t.j2").read_text() == "old"
-    assert sorted(os.listdir(accepted)) == sorted([os.readlink(accepted / "web"), "host.json", "web", "web.quadlet"])
+    assert sorted(os.listdir(accepted)) == sorted([os.readlink(accepted / "web"), "host.json", "web", "web.units"])
     assert not node.is_fresh("web")
 
 
@@ -368,7 +368,7 @@ def test_apps_that_are_gone_are_forgotten(node: Node) -> None:
     node.runs("runs")
     prepare.forget_gone(node.name, ["web-ui"])
     accepted = node.path("/etc/archy/accepted")
-    runs, other = ([os.readlink(accepted / name), name, f"{name}.quadlet"] for name in ("runs", "web-ui"))
+    runs, other = ([os.readlink(accepted / name), name, f"{name}.units"] for name in ("runs", "web-ui"))
     assert sorted(os.listdir(accepted)) == sorted([*runs, *other, "host.json"])
     node.runs("runs", populated=0)
     prepare.forget_gone(node.name, ["web-ui"])

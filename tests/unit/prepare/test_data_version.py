@@ -81,7 +81,7 @@ def test_a_pass_keeps_it_and_a_removal_leaves_it(node: Node) -> None:
     assert node.path(KEPT).read_text() == "17\n"
     assert node.is_fresh("web")
     # Removed and installed again, as of another version: what was accepted is gone, the data are not.
-    for path in ("/etc/archy/accepted/web", "/etc/archy/accepted/web.quadlet"):
+    for path in ("/etc/archy/accepted/web", "/etc/archy/accepted/web.units"):
         node.path(path).unlink()
     node.app("web", versioned("18"))
     (said,) = node.failures().values()
