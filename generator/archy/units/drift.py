@@ -42,7 +42,9 @@ def drift(root: str) -> str:
         if names:
             write.remove(root, paths.SNAPSHOT)
             return f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {what}"
-    if _is_kept(root, states, wanted, not (warnings or units.contested or _leftovers(root))):
+    lasting = not (warnings or units.contested & units.running or _leftovers(root))
+    idle = {os.fsencode(paths.under(root, f"{paths.SLICE_CGROUP}/{unit}")): b"-" for unit in units.contested}
+    if _is_kept(root, states | idle, wanted, lasting):
         write.replace_file(root, _VERIFIED, _state(root, states), os.geteuid(), os.getegid(), 0o600)
     return ""
 
@@ -50,7 +52,7 @@ def drift(root: str) -> str:
 def inputs(root: str) -> dict[bytes, bytes]:
     """The state of everything that the generator reads. Of a directory that is the list of its names.
 
-    The files beside a manifest count by their names alone (see `cache.units_key`), and a link to an app's folder changes
+    The files beside a manifest count by their names alone (see `cache.units_key`). A link to an app's folder changes
     with the directory that it is in. Cgroups and units of apps that are gone are not among them.
     """
     fixed = (paths.APPS, paths.CATALOGUE, paths.STOPPED, paths.GRANTS, paths.ACCEPTED_GRANTS, paths.QUADLET)
@@ -66,7 +68,7 @@ def inputs(root: str) -> dict[bytes, bytes]:
 
 
 def _is_kept(root: str, states: dict[bytes, bytes], wanted: dict[str, bytes], lasting: bool) -> bool:
-    """Keep a snapshot, if this output comes from the inputs alone. False if that has to wait until they have settled."""
+    """Keep a snapshot, if the output comes from the inputs alone. False if that has to wait until these have settled."""
     newest = max((int(state.rpartition(b" ")[2]) for state in states.values() if state != b"-"), default=0)
     if 0 <= time.time() - newest / 1e9 < _SETTLED:
         return False

@@ -18,7 +18,7 @@ class UnitDir:
     """Units and links in a directory, and what was written of them. Several apps bring the same unit of a network.
 
     `own` are the names of the units of installed apps: no link takes one of them. `running` are those of apps that run,
-    and `contested` the names of links that depend on these.
+    and `contested` those of apps of which one got a link because another does not run.
     """
 
     __slots__ = ("contested", "own", "path", "running", "written")
@@ -38,7 +38,7 @@ class UnitDir:
                 continue
             before = self.written.get(name)
             if is_link and before is not None and before != text:
-                self.contested.add(name)
+                self.contested |= {_target(before), _target(text)}
                 text = min(before, text, key=self._rank)
             if text != before:
                 self._write(name, text)

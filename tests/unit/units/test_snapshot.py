@@ -259,7 +259,7 @@ def test_nothing_installed(node: Node) -> None:
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 def test_golden_trees(node: Node, golden: Path) -> None:
-    """Byte for byte what the generator writes, though some of these are not to be kept: they warn, or depend on what runs."""
+    """Byte for byte what the generator writes, though some are not to be kept: they warn, or depend on what runs."""
     for name in ("apps", "accepted"):
         if (golden / name).exists():
             shutil.copytree(golden / name, node.path(f"/etc/archy/{name}"), dirs_exist_ok=True)
@@ -284,9 +284,17 @@ def test_the_unit_of_a_leftover_is_not_kept(kept: Node) -> None:
     assert not kept.path(SNAPSHOT).exists()
 
 
-def test_a_link_that_depends_on_what_runs_is_not_kept(node: Node) -> None:
+def test_a_link_that_depends_on_what_runs(node: Node) -> None:
+    """It is kept for the time when none of them runs, as at a boot."""
     for app_id in ("one", "two"):
         node.app(app_id, app_text(app_id, app="provides: db"))
+    keep(node)
+    found = restore(node)
+    assert found == node.generate()[0]
+    assert (found or {}).get("archy-db.service") == "-> archy-one.service"
+    node.runs("two")
+    assert restore(node) is None
+    node.path("/run/archy/units-verified").unlink()
     keep(node)
     assert not node.path(SNAPSHOT).exists()
 
