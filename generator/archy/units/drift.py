@@ -58,8 +58,7 @@ def inputs(root: str) -> dict[bytes, bytes]:
     fixed = (paths.APPS, paths.CATALOGUE, paths.STOPPED, paths.GRANTS, paths.ACCEPTED_GRANTS, paths.QUADLET)
     places = [paths.under(root, path) for path in (*fixed, "/etc/passwd", "/etc/subuid", "/etc/subgid", _RANKS_BELOW)]
     templates = paths.under(root, paths.TEMPLATES)
-    for folder in (*cache.program(), templates):
-        places += [folder, *(f"{folder}/{name}" for name in read.walk(folder)[0])]
+    places += [*cache.program(), templates, *(f"{templates}/{name}" for name in read.tree(templates))]
     for app_id in installed.ids(root)[0]:
         folder, accepted = installed.folder(root, app_id), installed.accepted_folder(root, app_id)
         places += [f"{above}/{paths.MANIFEST}" for above in (folder, accepted)]
