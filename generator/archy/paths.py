@@ -43,6 +43,8 @@ GENERATED = "/run/systemd/generator"
 MANIFEST = "manifest.yml"
 SLICE_CGROUP = "/sys/fs/cgroup/archipelago.slice/archipelago-apps.slice"
 QUADLET = "/usr/libexec/podman/quadlet"
+# Where an operator's own units are. The last one ranks below generated units: ours is not written then.
+NATIVE = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
 
 
 def under(root: str, path: str) -> str:

@@ -77,7 +77,15 @@ FAST = [
 ]
 HEAVY = {"dataclasses", "typing", "inspect", "tempfile", "argparse", "yaml", "jinja2", "jsonschema", "systemd"}
 # The generator delays every boot and every reload, so it does without these, too.
-GENERATOR = ["paths", "host/read", "host/volatile", "apps/installed", "units/cache", "units/generator"]
+GENERATOR = [
+    "paths",
+    "host/read",
+    "host/volatile",
+    "apps/installed",
+    "units/cache",
+    "units/generator",
+    "units/snapshot",
+]
 LIGHT = {"contextlib", "collections.abc", "json", "re", "subprocess", "__future__"}
 
 

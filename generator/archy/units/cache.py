@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Work that need not be done again: the finished units of each app, kept beside its accepted version.
 
-A bundle of named texts is found by a digest of all that they were made from, so a stale one is never used. They serve
-the boot or reload where other apps have changed. The generator only reads; `archy-prepare` writes. Fast path: no heavy
-imports, not even json.
+They are found by a digest of all that they were made from, so stale ones are never used. They serve the boot or reload
+where other apps have changed. The generator only reads; `archy-prepare` writes. Fast path: no heavy imports.
 """
 
 import hashlib
@@ -12,10 +11,9 @@ import os
 from archy import __version__, paths
 from archy.apps.installed import Source
 from archy.host.read import read, user_line
+from archy.units import snapshot
 
 LINK = "-> "  # begins a text that stands for a link, to what follows
-_HEAD = "# archy bundle"
-_MARK = "\n--- "  # begins no line of a unit file
 
 
 def toolchain(root: str) -> bytes:
@@ -57,19 +55,14 @@ def _digest(*parts: bytes | None) -> str:
 
 
 def pack(key: str, texts: dict[str, str]) -> bytes:
-    """The bytes of a bundle; texts end with a line end."""
-    body = "".join(f"{_MARK}{name}\n{text}" for name, text in texts.items()).encode("utf-8", "surrogateescape")
-    return f"{_HEAD} {key} {hashlib.sha256(body).hexdigest()}".encode() + body
+    """The bytes of a bundle."""
+    return snapshot.pack({key.encode(): b""}, {os.fsencode(name): os.fsencode(text) for name, text in texts.items()})
 
 
 def unpack(root: str, path: str, key: str) -> dict[str, str] | None:
     """The texts of the bundle at `path`; None if there is none, or it is damaged, or was made from something else."""
-    content = read(paths.under(root, path))
-    if content is None:
+    try:
+        _, before, _, *parts = map(os.fsdecode, snapshot.load(paths.under(root, path)))
+    except (OSError, ValueError):
         return None
-    head, mark, rest = content.partition(_MARK.encode())
-    body = mark + rest
-    if head != f"{_HEAD} {key} {hashlib.sha256(body).hexdigest()}".encode():
-        return None
-    parts = body.decode("utf-8", "surrogateescape").split(_MARK)[1:]
-    return {name: text for name, _, text in (part.partition("\n") for part in parts)}
+    return dict(zip(parts[::2], parts[1::2], strict=True)) if before == key else None

@@ -13,7 +13,6 @@ from archy.units import cache, snapshot
 _VERIFIED = "/run/archy/units-verified"
 _TRIED = "/run/archy/units-tried"  # what a reload did not mend; its time of change is that of the reload
 _PAUSE = 300.0  # seconds before another
-_RANKS_BELOW = "/usr/local/lib/systemd/system"  # an operator's unit here ranks below ours, which is not written then
 _SETTLED = 2.0  # seconds without a change, before the times of inputs are trusted: clocks of file systems are coarse
 
 
@@ -56,7 +55,9 @@ def inputs(root: str) -> dict[bytes, bytes]:
     with the directory that it is in. Cgroups and units of apps that are gone are not among them.
     """
     fixed = (paths.APPS, paths.CATALOGUE, paths.STOPPED, paths.GRANTS, paths.ACCEPTED_GRANTS, paths.QUADLET)
-    places = [paths.under(root, path) for path in (*fixed, "/etc/passwd", "/etc/subuid", "/etc/subgid", _RANKS_BELOW)]
+    places = [
+        paths.under(root, path) for path in (*fixed, "/etc/passwd", "/etc/subuid", "/etc/subgid", paths.NATIVE[-1])
+    ]
     templates = paths.under(root, paths.TEMPLATES)
     places += [*cache.program(), templates, *(f"{templates}/{name}" for name in read.tree(templates))]
     for app_id in installed.ids(root)[0]:
@@ -67,7 +68,7 @@ def inputs(root: str) -> dict[bytes, bytes]:
 
 
 def _is_kept(root: str, states: dict[bytes, bytes], wanted: dict[str, bytes], lasting: bool) -> bool:
-    """Keep a snapshot, if the output comes from the inputs alone. False if that has to wait until these have settled."""
+    """Keep a snapshot, if the output comes from the inputs alone. False if that has to wait until they have settled."""
     newest = max((int(state.rpartition(b" ")[2]) for state in states.values() if state != b"-"), default=0)
     if 0 <= time.time() - newest / 1e9 < _SETTLED:
         return False
@@ -130,23 +131,14 @@ def _leftovers(root: str) -> list[str]:
 
 def _state(root: str, states: dict[bytes, bytes]) -> bytes:
     """A digest of all that the generator reads, of what it wrote, and of what is kept of that, by names and times."""
-    kept = snapshot.state(os.fsencode(paths.under(root, paths.SNAPSHOT)))
-    total = hashlib.sha256(repr((states, kept, _leftovers(root))).encode())
-    for base in (paths.GENERATED, "/etc/systemd/system", "/run/systemd/system", _RANKS_BELOW):
-        total.update(repr(_listing(paths.under(root, base), base == paths.GENERATED)).encode())
-    return total.hexdigest().encode()
+    places = [os.fsencode(paths.under(root, path)) for path in (paths.SNAPSHOT, *paths.NATIVE)]
+    written = []
+    for above, folders, names in os.walk(paths.under(root, paths.GENERATED)):
+        written += [(path, _changed(path)) for name in sorted(folders + names) if (path := f"{above}/{name}")]
+    parts = (states, list(map(snapshot.state, places)), _leftovers(root), sorted(written))
+    return hashlib.sha256(repr(parts).encode()).hexdigest().encode()
 
 
-def _listing(directory: str, deep: bool) -> list[tuple[str, int, int]]:
-    """What is in a directory: names, sizes, times of change; of the generator's also what is in directories there."""
-    result = []
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                found = entry.stat(follow_symlinks=False)
-                result.append((entry.name, found.st_size, found.st_mtime_ns))
-                if deep and entry.is_dir(follow_symlinks=False):
-                    result += [(f"{entry.name}/{name}", size, at) for name, size, at in _listing(entry.path, False)]
-    except OSError:
-        pass
-    return sorted(result)
+def _changed(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_size, found.st_mtime_ns

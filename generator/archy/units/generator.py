@@ -89,9 +89,6 @@ ExecStop=-/usr/libexec/archy/archy-stop 3600 /run/archipelago/%N.cid
 
 _NO_NAME = "is not the name of an app (lower-case letters, digits, hyphens)"
 
-# Where an operator's own units are. The last one ranks below generated units: ours is not written then.
-NATIVE = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
-
 
 def main(argv: list[str]) -> int:
     """The entry point: one to three output directories, of which the first is used."""
@@ -136,7 +133,7 @@ def write_units(root: str, units: UnitDir) -> list[str]:
     units.own, units.running = set(map(paths.unit, app_ids)), set(map(paths.unit, active))
     tools = cache.toolchain(root)
     missing = []
-    local = _names(paths.under(root, NATIVE[-1]))
+    local = _names(paths.under(root, paths.NATIVE[-1]))
     for app_id in app_ids:
         if paths.unit(app_id) in local:
             continue
@@ -198,7 +195,7 @@ def _names(directory: str) -> set[str]:
 
 
 def _is_native(root: str, app_id: str) -> bool:
-    return any(os.path.lexists(paths.under(root, f"{base}/{paths.unit(app_id)}")) for base in NATIVE)
+    return any(os.path.lexists(paths.under(root, f"{base}/{paths.unit(app_id)}")) for base in paths.NATIVE)
 
 
 def _link_wants(out: str, names: list[str]) -> None:

@@ -47,7 +47,7 @@ def pack(inputs: dict[bytes, bytes], files: dict[bytes, bytes]) -> bytes:
 def restore(root: str, out: str) -> bool:
     """Write the kept output into the empty directory `out`; False if there is none that is certainly right."""
     try:
-        parts = iter(_load(paths.under(root, paths.SNAPSHOT)))
+        parts = iter(load(paths.under(root, paths.SNAPSHOT)))
         for _ in range(int(next(parts))):
             if state(next(parts)) != next(parts):
                 return False
@@ -60,7 +60,8 @@ def restore(root: str, out: str) -> bool:
     return True
 
 
-def _load(path: str) -> list[bytes]:
+def load(path: str) -> list[bytes]:
+    """What `pack` was given, in its order; raises OSError or ValueError if that cannot be had, or not be trusted."""
     descriptor = posix.open(path, _READ)
     try:
         found = posix.fstat(descriptor)

@@ -251,7 +251,15 @@ def test_any_damage_is_seen() -> None:
             "is neither an EC nor an RSA key; browsers know no others",
         ),
     ],
-    ids=["empty", "binary", "bad-base64", "cut-off", "certificate", "encrypted", "ed25519"],  # keys differ with each run
+    ids=[
+        "empty",
+        "binary",
+        "bad-base64",
+        "cut-off",
+        "certificate",
+        "encrypted",
+        "ed25519",
+    ],  # keys differ with each run
 )
 def test_an_unusable_key(key: bytes, message: str) -> None:
     for refuse in (

@@ -68,7 +68,7 @@ def test_warm_runs_no_program(node: Node, monkeypatch: pytest.MonkeyPatch) -> No
         pytest.param(lambda content: content[: len(content) // 2], id="cut-in-half"),
         pytest.param(lambda content: content + b"x", id="longer"),
         pytest.param(lambda content: content.replace(b"Restart=always", b"Restart=no    "), id="changed"),
-        pytest.param(lambda content: content.replace(b"\n--- ", b"\n+++ "), id="marks"),
+        pytest.param(lambda content: content.replace(b"\0", b"\n"), id="marks"),
         pytest.param(lambda content: content.partition(b"\n")[2], id="no-head"),
         pytest.param(lambda _: b"\xff\xfe\0", id="garbage"),
     ],

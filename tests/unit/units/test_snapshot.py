@@ -229,13 +229,18 @@ def test_a_damaged_snapshot_is_none(kept: Node, damage: Callable[[bytes], bytes]
     assert restore(kept) == kept.generate()[0]
 
 
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o644)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         pytest.param(lambda path: os.chown(path, 990, 989), id="another-s"),
         pytest.param(lambda path: path.chmod(0o666), id="writable-by-all"),
         pytest.param(lambda path: path.rename(path.with_name("x")) and path.symlink_to("x"), id="link"),
-        pytest.param(lambda path: (path.unlink(), os.mkfifo(path, 0o644)), id="fifo"),
+        pytest.param(fifo, id="fifo"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), id="directory"),
         pytest.param(lambda path: path.unlink(), id="gone"),
     ],
