@@ -219,7 +219,7 @@ def test_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         return said
 
     monkeypatch.setattr(wait, "reason", reason)
-    monkeypatch.setattr(wait.daemon, "notify", ran.append)
+    monkeypatch.setattr("systemd.daemon.notify", ran.append)
     assert wait.main(["archy-wait", "web"]) == code
     assert asked == [("/", "web")]
     assert ran == [f"STATUS={said}"]
