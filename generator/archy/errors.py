@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong, where, and what to do about it: one value type from the YAML parser to the operator's screen."""
+"""Problems: the place, the key and the reason, in one value type from the YAML parser to the operator's screen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong in one file. `line` and `column` count from 1; 0 means that the place is not known.
+    """One problem in one file. `line` and `column` count from 1; 0 means that the place is not known.
 
     `key` is the path of the value as a person writes it, `app.ports[0].host`, or empty for the file as a whole.
     """
@@ -28,7 +28,7 @@ class Problem:
 
 
 class Refused(Exception):
-    """Input that cannot be used; carries every problem found, in the order of the file."""
+    """Input that cannot be used; it has all problems, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(problems))
@@ -46,4 +46,4 @@ def quoted(value: Any) -> str:
 
 
 class CannotDerive(Exception):
-    """An app's files cannot be made; the text says which and why."""
+    """An app's derived files cannot be made; the text has the file and the reason."""

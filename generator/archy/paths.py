@@ -10,7 +10,7 @@ HOME = "/var/lib/archipelago"
 SECRETS = HOME + "/secrets"
 DATA_VERSIONS = HOME + "/.data-versions"
 MADE_SECRETS = HOME + "/.made-secrets"
-PREVIOUS = ".previous"  # ends the name of a secret's value before its rotation, until that is over
+PREVIOUS = ".previous"  # the end of the name of a secret's previous value, until its rotation is complete
 CATALOGUE = "/usr/share/archy/apps"
 TEMPLATES = "/usr/share/archy/templates"
 APPS = "/etc/archy/apps"
@@ -29,12 +29,12 @@ FACTS = "/run/archy/facts.json"
 STATUS = "/run/archy/status.json"
 LOCK = "/run/archy/lock"
 
-# What containers get from archy besides their data; the service user's, for Podman reads it.
+# Files for containers, besides their data; the service user's, as Podman reads them.
 ENVIRONMENTS = "/run/archipelago/env"
 SECRET_ENVIRONMENTS = "/run/archipelago/secret-env"
 COPIES = "/run/archipelago/files"
 
-# What the probe found, see archy-probe.service; what it keeps for its next run is the service user's own.
+# The results of the probe, see archy-probe.service; its cache is the service user's.
 PROBE = "/run/archy/probe.json"
 PROBE_ERROR = "/run/archy/probe.err"
 PROBE_CACHE = "/run/archy-probe/cache.json"
@@ -73,7 +73,7 @@ def rebuild_unit(app_id: str) -> str:
 
 
 def wait_unit(app_id: str) -> str:
-    """The name of the unit that holds the start of an app until what it waits for is so."""
+    """The name of the unit that delays the start of an app until its condition holds, as that Bitcoin is synced."""
     return f"archy-wait@{app_id}.service"
 
 
@@ -81,7 +81,7 @@ _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 # Unit names that are ours: archy-<id>.service must never be one of them, nor one of the units Quadlet makes.
 _RESERVED = frozenset(
-    (
+    [
         "all",
         "archipelago",
         "bitcoin",
@@ -94,9 +94,8 @@ _RESERVED = frozenset(
         "reconcile",
         "recover",
         "wait",
-    )
+    ]
 )
-
 _RESERVED_ENDINGS = ("-network", "-volume", "-build", "-image", "-pod")
 
 
@@ -114,12 +113,12 @@ STORAGE = HOME + "/.local/share/containers/storage"
 
 
 def environment_path(app_id: str) -> str:
-    """Where the variables are that an app's `derived_env` gives."""
+    """Where the variables of an app's `derived_env` are."""
     return f"{ENVIRONMENTS}/{app_id}.env"
 
 
 def copy_path(app_id: str, number: int) -> str:
-    """Where the copy is on the node that one of an app's hooks puts into its container."""
+    """Where the node keeps the copy that a hook of an app puts into its container."""
     return f"{COPIES}/{app_id}/{number}"
 
 
@@ -134,12 +133,12 @@ def secret_environment_path(app_id: str, key: str) -> str:
 
 
 def data_version_path(app_id: str) -> str:
-    """Where it is kept which version the data of an app has: with the data, since it outlives the app's removal."""
+    """Where the version of an app's data is recorded: with the data, as both outlive the app's removal."""
     return f"{DATA_VERSIONS}/{app_id}"
 
 
 def made_secret_path(name: str) -> str:
-    """Where it is kept that there was such a secret: with the data, so that it goes where they go."""
+    """Where it is recorded that this secret existed: with the data, so that both move together."""
     return f"{MADE_SECRETS}/{name}"
 
 

@@ -107,7 +107,7 @@ def test_dependencies_and_ports_are_checked_first(node: Node) -> None:
     node.out("archy app install base && archy app install upper")
     done = node.run("archy app install rival")
     assert done.returncode == 1
-    assert "wants port 18010/tcp, which base has" in done.stderr
+    assert "needs port 18010/tcp, which base uses" in done.stderr
     done = node.run("archy app remove base")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "hint: archy app remove upper")
     node.out("archy app remove upper && archy app remove base")

@@ -148,10 +148,10 @@ ODD = {
     "large": ("head -c 10000000 /dev/zero | tr '\\0' '#' > manifest.yml", r"is larger than 256 KiB"),
     "linked": ("ln -s /etc/shadow manifest.yml", r"must be a file, not a link"),
     "linked-good": ("ln -s ../good/manifest.yml manifest.yml", r"must be a file, not a link"),
-    "pipe": ("mkfifo manifest.yml", r"cannot be read, or is not there"),
-    "folder": ("mkdir manifest.yml", r"cannot be read, or is not there"),
-    "device": ("mknod manifest.yml c 1 5", r"cannot be read, or is not there"),
-    "nothing": ("true", r"cannot be read, or is not there"),
+    "pipe": ("mkfifo manifest.yml", r"cannot be read, or does not exist"),
+    "folder": ("mkdir manifest.yml", r"cannot be read, or does not exist"),
+    "device": ("mknod manifest.yml c 1 5", r"cannot be read, or does not exist"),
+    "nothing": ("true", r"cannot be read, or does not exist"),
 }
 # Good to read; what is wrong shows when they are to be used.
 TEMPLATES = {
@@ -282,7 +282,7 @@ def test_a_port_is_the_first_ones(node: Node, good: dict[str, int]) -> None:
     well(node, good)
     done = node.run("archy app install taken")
     assert done.returncode != 0
-    assert "wants port 18001/tcp, which good has" in done.stderr
+    assert "needs port 18001/tcp, which good uses" in done.stderr
     node.out("systemctl stop archy-taken")
 
 

@@ -268,6 +268,6 @@ def test_a_registry_that_is_away_is_no_matter_for_what_is_there(node: Node) -> N
     node.out("systemctl start archy-newer")
     registry(node, 5001, up=False)
     node.out("systemctl restart archy-newer", timeout=60)
-    assert "the one that is there is used" in node.out("journalctl --sync; journalctl -u archy-image@newer -o cat")
+    assert "the existing one is used" in node.out("journalctl --sync; journalctl -u archy-image@newer -o cat")
     node.ctl("reboot")  # no registry is up then
     node.wait_active("newer", "home", "mirrored", seconds=90)

@@ -86,7 +86,7 @@ def test_rotation_proves_that_the_new_value_works_and_the_old_one_does_not(node:
     assert done.returncode == 0, done.stderr
     new = logins(node)
     for user in ("archipelago", "electrumx", "lnd"):
-        assert re.search(rf"^{user}: the new login works \(\w+\), the one before does not$", done.stderr, re.M)
+        assert re.search(rf"^{user}: the new login works \(\w+\), the previous one does not$", done.stderr, re.M)
         assert answer(node, user, new[user], "estimatesmartfee") not in ("401", "403")
         assert answer(node, user, old[user], "estimatesmartfee") == "401"
     assert node.run(f"test -e {SECRET}.previous").returncode == 1

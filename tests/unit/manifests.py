@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from archy.manifest import load, rules, validation
+from archy.manifest import rules, validation
 from archy.manifest import schema as manifest_schema
 
 BESIDE = frozenset({"manifest.yml", "web.conf.j2", "sub/x.j2", "image/Containerfile"})
@@ -125,7 +125,7 @@ def _walk(schema: dict[str, Any], path: str = "app") -> Strategy:
     if path in _RIGHT:
         return _RIGHT[path]
     if "$ref" in schema:
-        return _walk(load.schema()["$defs"][schema["$ref"].rpartition("/")[2]], path)
+        return _walk(manifest_schema.schema("manifest")["$defs"][schema["$ref"].rpartition("/")[2]], path)
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
@@ -195,7 +195,7 @@ def _mended(app: dict[str, Any]) -> dict[str, Any]:
             container.pop("build", None)
             container["image"] = "docker.io/library/nginx:1.26"
         document = manifest_schema.document(text(data).encode(), "f", "manifest")
-        refused = {path for path, _ in validation.problems(document, load.schema())}
+        refused = {path for path, _ in validation.problems(document, manifest_schema.schema("manifest"))}
         if not refused:
             refused = {path for path, _ in rules.broken(document.data["app"], "web", BESIDE)}
         if not refused:
@@ -212,4 +212,4 @@ def manifests(draw: st.DrawFn) -> dict[str, Any]:
     return _mended(draw(_WHOLE))
 
 
-_WHOLE = st.deferred(lambda: _walk(load.schema()["properties"]["app"]))
+_WHOLE = st.deferred(lambda: _walk(manifest_schema.schema("manifest")["properties"]["app"]))

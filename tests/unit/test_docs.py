@@ -15,6 +15,7 @@ import pytest
 from archy.cli import main
 from archy.host.read import tree
 from archy.manifest import load, settings
+from archy.manifest import schema as manifest_schema
 from archy.operations import progress
 
 REPO = Path(__file__).parents[2]
@@ -46,7 +47,8 @@ def keys(schema: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterat
         yield from keys(schema["items"], root, f"{path.removesuffix('.')}[].")
 
 
-SCHEMA = {path: (inner, required) for path, inner, required in keys(load.schema(), load.schema())}
+MANIFEST = manifest_schema.schema("manifest")
+SCHEMA = {path: (inner, required) for path, inner, required in keys(MANIFEST, MANIFEST)}
 # Of each documented key: the rest of its line, and its text.
 ENTRIES = re.findall(r"^\.It Cm (\S+)(.*)\n((?:(?!\.It |\.El).*\n)*)", section("archy-manifest.5", "KEYS"), re.M)
 DOCUMENTED = {key: (line, text) for key, line, text in ENTRIES}
@@ -97,7 +99,8 @@ def test_defaults_are_documented() -> None:
 
 
 def test_every_setting_of_the_node_is_documented() -> None:
-    leaves = {path: inner for path, inner, _ in keys(settings.schema(), settings.schema()) if "properties" not in inner}
+    schema = manifest_schema.schema("node")
+    leaves = {path: inner for path, inner, _ in keys(schema, schema) if "properties" not in inner}
     text = section("archy.8", "SETTINGS")
     assert sorted(re.findall(r"^\.It Va (\S+)", text, re.M)) == sorted(leaves)
     for inner in leaves.values():
@@ -131,7 +134,7 @@ def test_exit_codes_are_documented() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_exist(command: str) -> None:
-    assert main._parser().parse_args(shlex.split(command)[1:]).run
+    assert main._parser().parse_args(shlex.split(command)[1:]).verb
 
 
 def test_make_targets_exist() -> None:

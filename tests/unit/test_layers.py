@@ -31,20 +31,20 @@ FLOOR = {wing: -number for number, line in enumerate(LAYERS.split("\n")) for win
 
 # Lines of Python, blank ones and comments too. To raise a number is a decision: say why in the commit.
 BUDGET = {
-    "paths": 160,
-    "errors": 60,
-    "cli": 1150,
-    "operations": 800,
+    "paths": 157,
+    "errors": 51,
+    "cli": 904,
+    "operations": 715,
     "reconcile": 720,
     "recover": 490,
     "health": 600,
     "prepare": 1560,
     "units": 1230,
     "probe": 1080,
-    "bitcoin": 200,
-    "apps": 800,
-    "images": 300,
-    "manifest": 1830,
+    "bitcoin": 172,
+    "apps": 697,
+    "images": 283,
+    "manifest": 1631,
     "host": 1235,
 }
 

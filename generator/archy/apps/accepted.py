@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Last good versions: what was checked and accepted is kept under /etc/archy, for the day the original turns bad.
+"""Last good versions: copies of accepted apps under /etc/archy, for the day when the original is bad.
 
 `/etc/archy/accepted/<id>` is a link to a directory beside it, whose name holds archy's version and a digest of the
-content: a new one is put in force by one rename, and what another archy accepted is checked again.
+content: one rename puts a new version into force, and a version that another archy accepted is checked again.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def store(root: str, app_id: str, wanted: str) -> None:
     """Keep the installed version of an app as its last good one.
 
     `wanted` is the `version` that the caller has checked; raises OSError if it has changed since. Old versions, and
-    what a power cut left half written, are removed.
+    incomplete ones after a power cut, are removed.
     """
     folder = installed.folder(root, app_id)
     if not is_kept(root, app_id, wanted):
         _copy(root, folder, read.tree(folder), wanted)
         if not _is_whole(root, wanted):
             write.remove_tree(root, f"{paths.ACCEPTED}/{wanted}")
-            raise OSError(f"{folder}: has changed while it was looked at; it is looked at again at the next start")
+            raise OSError(f"{folder}: has changed while it was read; it is read again at the next start")
         write.replace_link(root, f"{paths.ACCEPTED}/{app_id}", wanted)
     _sweep(root, app_id, wanted)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whose start waits for whose, and who would close a circle of that. Pure.
+"""Whether a manifest is admitted: it is good, its grants are given, its data version fits, no app waits for itself.
 
-Of a circle systemd drops the start of one app, whichever it is ("Found ordering cycle"), and what are parts of each
-other it can neither start nor stop ("Transaction order is cyclic").
+In a circle of waits systemd drops the start of an arbitrary app ("Found ordering cycle"), and it can neither start nor
+stop apps that are parts of each other ("Transaction order is cyclic").
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from archy.apps.facts import Summary
 
-# By app, those whose start its own waits for; and of each, which of the two apps says so.
+# By app, the apps for whose start its own waits; and for each of these, which of the two declares that.
 Waiting = dict[str, dict[str, str]]
 
 
 def closed(apps: Mapping[str, Summary], suspects: Iterable[str]) -> dict[str, tuple[Path, str]]:
-    """Those of `suspects` that have a share in a circle: the key of their manifest, and what is wrong with it."""
+    """Those of `suspects` that are part of a circle: the key of their manifest, and the reason."""
     graph, suspects = waiting(apps), list(suspects)
     shares: dict[str, list[tuple[str, str]]] = {app_id: [] for app_id in suspects}
     for one, others in graph.items():
@@ -41,22 +41,22 @@ def closed(apps: Mapping[str, Summary], suspects: Iterable[str]) -> dict[str, tu
             if way := _way(graph, other, one):
                 needs = one == app_id
                 circle = [app_id, *way] if needs else [*way, app_id]
-                result[app_id] = (("app", "dependencies" if needs else "part_of"), _said(circle))
+                result[app_id] = (("app", "dependencies" if needs else "part_of"), _described(circle))
                 break
-    # Others may have closed it before there was this one.
+    # Others may have closed it before this app was installed.
     for app_id in suspects:
         circle = next(([app_id, *way] for other in graph[app_id] if (way := _way(graph, other, app_id))), [])
         if circle and result.keys().isdisjoint(circle):
-            result[app_id] = (("app", "id"), _said(circle))
+            result[app_id] = (("app", "id"), _described(circle))
     return result
 
 
-def _said(circle: list[str]) -> str:
+def _described(circle: list[str]) -> str:
     return "closes a circle: " + ", ".join(f"{one} waits for {other}" for one, other in pairwise(circle))
 
 
 def waiting(apps: Mapping[str, Summary]) -> Waiting:
-    """Who waits for whom, as the units say by After= and Before= (see `quadlet`)."""
+    """Which app waits for which, as After= and Before= of their units have it (see `quadlet`)."""
     named: dict[str, list[str]] = {}
     for app_id, app in apps.items():
         for name in {app_id, app["provides"]}:
@@ -85,9 +85,9 @@ def _way(graph: Waiting, start: str, end: str) -> list[str]:
 
 
 def model(root: str, source: Source) -> tuple[App | None, tuple[Problem, ...]]:
-    """The app as its manifest has it now, or what is wrong with that. What was accepted before is not checked again."""
+    """The app of its current manifest, or the problems of that. An accepted manifest is not checked again."""
     if source.content is None:
-        return None, (Problem(source.path, 0, 0, "", "cannot be read, or is not there"),)
+        return None, (Problem(source.path, 0, 0, "", "cannot be read, or does not exist"),)
     if paths.MANIFEST not in source.files:  # it could not be kept as the last good version
         return None, (Problem(source.path, 0, 0, "", "must be a file, not a link"),)
     try:
@@ -100,23 +100,23 @@ def model(root: str, source: Source) -> tuple[App | None, tuple[Problem, ...]]:
         return (None, load.placed(source.content, source.path, found)) if found else (app, ())
     except Refused as refused:
         return None, refused.problems
-    except Exception as error:  # a fault of ours must not take other apps down with it
+    except Exception as error:  # a bug of archy must not affect other apps
         return None, (Problem(source.path, 0, 0, "", f"cannot be understood: {type(error).__name__}: {error}"),)
 
 
 def _lacking(root: str, app: App) -> list[tuple[Path, str]]:
-    known = named(root, app)
+    known = apps_named_by(root, app)
     return grants.missing(app, granted(root), known) if grants.required(app, known) else []
 
 
-def named(root: str, app: App) -> frozenset[str]:
-    """The apps that the node knows whose things, by their names, the app uses."""
+def apps_named_by(root: str, app: App) -> frozenset[str]:
+    """The known apps by whose names the app uses things: data, volumes, networks, aliases."""
     parts = {part for claim in ownership.named_resources(app) for part in ownership.parts(claim)}
     return frozenset(part for part in parts if installed.is_known(root, part))
 
 
 def granted(root: str) -> grants.Grants:
-    """The grants that are in force: the last good ones, if the file has turned bad."""
+    """The grants in force: the last good ones, if the file is bad."""
     for path in (paths.GRANTS, paths.ACCEPTED_GRANTS):
         try:
             return grants.parse(read.content(root, path), path)
@@ -126,12 +126,12 @@ def granted(root: str) -> grants.Grants:
 
 
 def _other_data(source: Source, app: App) -> list[tuple[Path, str]]:
-    """Whether another version of the app's data is wanted than the one there is: nobody has converted it."""
+    """Refuses another version of the data than the existing one: nobody has converted it."""
     before = _accepted(source)
     if before is None or not before.data_version or before.data_version == app.data_version:
         return []
-    why = f"must stay {before.data_version}, of which there is data; to go on with another, convert the data first"
-    return [(("app", "container", "data_version"), f"{why}, then archy app remove {source.id} and install it again")]
+    reason = f"must stay {before.data_version}, of which there is data; to go on with another, convert the data first"
+    return [(("app", "container", "data_version"), f"{reason}, then archy app remove {source.id} and install it again")]
 
 
 def last_good(root: str, source: Source) -> App | None:
@@ -145,19 +145,19 @@ def _accepted(source: Source) -> App | None:
         return None
     try:
         return load.trusted(source.accepted, source.path)
-    except Exception:  # accepted by another version of archy: as good as none
+    except Exception:  # accepted by another version of archy, useless for this one
         return None
 
 
 def _circles(root: str, sources: dict[str, Source], apps: dict[str, App]) -> dict[str, tuple[Problem, ...]]:
-    """What is wrong with those of `apps` that would wait for themselves, among all that are installed."""
+    """The problems of those of `apps` that would wait for themselves, among all installed apps."""
     new = [app_id for app_id in apps if not installed.is_accepted(root, sources[app_id])]
     if not new:
         return {}
     known = facts.load(root)["apps"]
     there = {}
     for app_id in installed.ids(root)[0]:
-        # One that is refused for the circle counts as well, whichever of them is looked at alone.
+        # An app that is refused for the circle counts as well, also if the others are checked without it.
         judged = app_id in known or app_id in sources
         app = apps.get(app_id) or (None if judged else model(root, installed.source(root, app_id))[0])
         if app or app_id in known:

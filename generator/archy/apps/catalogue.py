@@ -31,31 +31,35 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What others may call the app when they need it, or belong to it."""
+        """The names by which other apps may need it, or belong to it."""
         return (self.id, self.provides) if self.provides else (self.id,)
 
     @property
     def parent(self) -> str:
-        """The app that this one belongs to, by its ID or by what it provides; empty for one of its own."""
+        """The app that this one belongs to, by its ID or by what it provides; or empty."""
         return self.companion_of or self.part_of
+
+    @property
+    def needed(self) -> list[str]:
+        """The apps without which this one does not work: its needs, and its parent."""
+        return [*(self.app.need_ids if self.app else ()), *([self.parent] if self.parent else [])]
 
 
 def entry(root: str, app_id: str) -> Entry | None:
     """The app of that ID: the installed one, else the catalogue's; None if there is neither."""
     own = paths.under(root, f"{paths.APPS}/{app_id}")
-    shelf = paths.under(root, f"{paths.CATALOGUE}/{app_id}")
-    if not paths.is_label(app_id) or not (os.path.lexists(own) or os.path.isdir(shelf)):
+    shipped = paths.under(root, f"{paths.CATALOGUE}/{app_id}")
+    if not paths.is_label(app_id) or not (os.path.lexists(own) or os.path.isdir(shipped)):
         return None
     if os.path.lexists(own):
         source = apps_installed.source(root, app_id)
         app, problems = admission.model(root, source)
-        origin = (
-            "own" if os.path.realpath(apps_installed.folder(root, app_id)) != os.path.realpath(shelf) else "catalogue"
-        )
+        folder = apps_installed.folder(root, app_id)
+        origin = "catalogue" if os.path.realpath(folder) == os.path.realpath(shipped) else "own"
         known = app or admission.last_good(root, source)
-        return Entry(app_id, apps_installed.folder(root, app_id), origin, True, app, problems, *_place(known))
-    app, problems = admission.model(root, source_at(shelf, f"{paths.CATALOGUE}/{app_id}"))
-    return Entry(app_id, shelf, "catalogue", False, app, problems, *_place(app))
+        return Entry(app_id, folder, origin, True, app, problems, *_place(known))
+    app, problems = admission.model(root, source_at(shipped, f"{paths.CATALOGUE}/{app_id}"))
+    return Entry(app_id, shipped, "catalogue", False, app, problems, *_place(app))
 
 
 def _place(app: App | None) -> tuple[str, str, str]:
@@ -63,7 +67,7 @@ def _place(app: App | None) -> tuple[str, str, str]:
 
 
 def source_at(folder: str, name: str) -> Source:
-    """An app that lies anywhere, installed or not. Its ID is the folder's name; `name` is the folder in messages."""
+    """An app in any folder, installed or not. Its ID is the folder's name; `name` is the folder in messages."""
     content = read.read(os.path.join(folder, paths.MANIFEST))
     app_id = os.path.basename(folder)
     return Source(app_id, os.path.join(name, paths.MANIFEST), content, frozenset(read.tree(folder)), None)
@@ -77,15 +81,25 @@ def entries(root: str) -> list[Entry]:
 
 def members(all_entries: list[Entry], app_id: str) -> list[str]:
     """The parts and the companions of `app_id`: installed with it, removed before it."""
-    names = next((entry.names for entry in all_entries if entry.id == app_id), (app_id,))
+    names = _names(all_entries, app_id)
     return [entry.id for entry in all_entries if entry.parent in names]
 
 
 def stopped_in_order(all_entries: list[Entry], app_id: str) -> list[str]:
-    """An app and all that belongs to it, in the order in which they stop: what asks before what is asked."""
+    """An app, its companions and its parts, in the order in which they stop: clients before servers."""
     companions = {entry.id for entry in all_entries if entry.companion_of}
     mine = members(all_entries, app_id)
     return [*(name for name in mine if name in companions), app_id, *(name for name in mine if name not in companions)]
+
+
+def dependents(all_entries: list[Entry], app_id: str) -> list[Entry]:
+    """The installed apps that need `app_id`, by its ID or by what it provides."""
+    names = _names(all_entries, app_id)
+    return [entry for entry in all_entries if entry.installed and entry.app and names & {*entry.app.need_ids}]
+
+
+def _names(all_entries: list[Entry], app_id: str) -> set[str]:
+    return next(({*entry.names} for entry in all_entries if entry.id == app_id), {app_id})
 
 
 def providers(all_entries: list[Entry], name: str) -> list[Entry]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What templates may know beyond their own app: facts of the host, and what each installed app says of itself.
+"""Facts for templates beyond their own app: of the host, and of each installed app.
 
-Kept in one file in /run, so that a change is seen by comparing bytes: every app that may use facts has that file among
-the things its stamp depends on. Fast path: no heavy imports.
+They are in one file in /run, so that a change is detected by comparing bytes: the stamp of every app that may use facts
+depends on that file. Fast path: no heavy imports.
 """
 
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from archy.manifest.model import App
 
     class Summary(TypedDict):
-        """What other apps, the tick and `archy status` must know of an app, without reading its manifest again."""
+        """Facts of an app for other apps, passes and `archy status`, which do not read its manifest again."""
 
         name: str
         version: str
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         health: dict[str, Any] | None  # the fields of model.HealthCheck
 
     class All(TypedDict):
-        """The whole file; what apps say is of no use to another version."""
+        """The whole file; facts of apps written by another version of archy are not used."""
 
         by: str
         host: dict[str, str]
@@ -54,31 +54,25 @@ if TYPE_CHECKING:
 
 _NOWHERE = ("192.0.2.1", 9)  # TEST-NET-1, RFC 5737: no packet is sent, the kernel only looks up the route
 _GB = 10**9
+_SAME = (
+    *("name", "version", "image", "pull", "network", "provides", "one_shot", "companion_of", "part_of"),
+    *("restart_when_changed", "start_timeout"),
+)
 
 
 def summary(app: "App") -> "Summary":
-    """What is kept of an app."""
+    """The facts of an app."""
     health = {**vars(app.health), "command": list(app.health.command)} if app.health else None
     return {
-        "name": app.name,
-        "version": app.version,
+        **{key: getattr(app, key) for key in _SAME},  # type: ignore[typeddict-item]
         "container": app.container_name,
-        "image": app.image,
-        "pull": app.pull,
-        "network": app.network,
         "ports": bool(app.ports),
         "aliases": list(app.aliases),
-        "provides": app.provides,
-        "one_shot": app.one_shot,
         "needs": app.need_ids,
         "after": [need.app_id for need in app.needs],
         "restart_after": [need.app_id for need in app.needs if need.restart],
-        "companion_of": app.companion_of,
-        "part_of": app.part_of,
         "bitcoin": list(app.bitcoin),
         "rpcwhitelist": None if app.rpcwhitelist is None else list(app.rpcwhitelist),
-        "restart_when_changed": app.restart_when_changed,
-        "start_timeout": app.start_timeout,
         "secrets": app.secret_names,
         "rotatable": [declared.name for declared in app.secrets if declared.rotatable],
         "health": health,
@@ -104,7 +98,7 @@ def pack(everything: "All") -> bytes:
 
 
 def host(root: str) -> dict[str, str]:
-    """The host's facts now. What cannot be found out, as the address of a host without a network, is left out."""
+    """The host's current facts. Unknown ones, as the address of a host without a network, are left out."""
     result = {"HOST_MDNS": os.uname().nodename.partition(".")[0] + ".local"}
     try:
         size = os.statvfs(paths.under(root, paths.HOME))
@@ -130,5 +124,5 @@ def kept(root: str) -> dict[str, str]:
 
 
 def host_or_kept(root: str) -> dict[str, str]:
-    """The host's facts; what cannot be found out now is as it was last, so that a cable pulled changes nothing."""
+    """The host's facts; unknown ones have their last known value, so that an unplugged cable changes nothing."""
     return {"HOST_IP": "127.0.0.1", "DISK_GB": "0", **kept(root), **host(root)}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Apps that are being installed, and not started yet. Killed in between, the next pass starts them.
+"""Apps that are being installed, and not started yet. After a kill in between, the next pass starts them.
 
-Without this they would look like apps that their user has stopped. Fast path: no heavy imports.
+Without this record they would look like apps that the user has stopped. Fast path: no heavy imports.
 """
 
 import os
@@ -18,7 +18,7 @@ _LOCK = "/run/archy/install.lock"
 
 @contextmanager
 def installing(root: str, app_ids: list[str], waiting: Callable[[], None]) -> Iterator[None]:
-    """Apps are to be started in this block; however it ends, but by a kill, that is no longer pending."""
+    """Record these apps while this block installs and starts them; only a kill leaves the record behind."""
     with locks.hold(root, _LOCK, waiting):
         os.makedirs(paths.under(root, _NAMES), exist_ok=True)
         for app_id in app_ids:
@@ -30,7 +30,7 @@ def installing(root: str, app_ids: list[str], waiting: Callable[[], None]) -> It
 
 
 def interrupted(root: str) -> list[str]:
-    """The apps that somebody has begun to install who is no more."""
+    """The apps whose installation was killed."""
     try:
         names = os.listdir(paths.under(root, _NAMES))
     except FileNotFoundError:
@@ -39,6 +39,6 @@ def interrupted(root: str) -> list[str]:
 
 
 def forget(root: str, app_ids: list[str]) -> None:
-    """They are started, or never will be."""
+    """Remove the record of these apps."""
     for app_id in app_ids:
         write.remove(root, f"{_NAMES}/{app_id}")

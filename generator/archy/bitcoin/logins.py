@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Logins to bitcoind's RPC: one for the platform, and one for each app that says which calls it makes. Pure.
+"""Logins to bitcoind's RPC: one for the platform, and one for each app that declares its calls. Pure.
 
 All passwords come from one canonical secret. An app's own is derived from it, so that no app learns that of another,
-and nothing has to be kept for an app that comes or goes.
+and nothing has to be stored when an app is installed or removed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def rpcauth(user: str, secret: str) -> str:
 
 
 def logins(canonicals: Sequence[str], whitelists: Mapping[str, Sequence[str]]) -> list[Login]:
-    """All users of bitcoind. `canonicals` are the secret's values that count: the new one first, then the one before.
+    """All users of bitcoind. `canonicals` are the valid values of the secret: the new one first, then the previous one.
 
     `whitelists` are the calls that each app makes, by its ID, which is the name of its user.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the node's Bitcoin, whichever implementation it is, says of itself over RPC; and whether others can use it."""
+"""A client of the RPC of the node's Bitcoin, whichever implementation it is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from urllib import error, request
 from archy.bitcoin import logins
 from archy.host import read
 from archy.host import secrets as host_secrets
-from archy.manifest.model import BITCOIN, RPC_SECRET
+from archy.manifest.model import RPC_SECRET
 from archy.paths import secret_path, under
 
-NAME = BITCOIN
 URL = "http://127.0.0.1:8332/"
 _TIMEOUT = 10.0  # seconds
 
@@ -26,22 +25,22 @@ def call(root: str, method: str, timeout: float = _TIMEOUT) -> Any:
     """The result of an RPC call without arguments, with the platform's own login; raises OSError with the reason."""
     content = read.read(under(root, secret_path(RPC_SECRET)))
     if not content:
-        raise OSError(f"{secret_path(RPC_SECRET)} is not there")
-    question = asking(URL, logins.USER, host_secrets.value(content), method)
+        raise OSError(f"{secret_path(RPC_SECRET)} does not exist")
+    question = request_of(URL, logins.USER, host_secrets.value(content), method)
     try:
         with OPENER.open(question, timeout=timeout) as answer:
             return json.load(answer)["result"]
-    except error.HTTPError as refusal:  # bitcoind says why in the body, as -28 while it starts
+    except error.HTTPError as refusal:  # bitcoind has the reason in the body, as -28 while it starts
         try:
-            why = json.load(refusal)["error"]["message"]
+            reason = json.load(refusal)["error"]["message"]
         except (ValueError, KeyError, TypeError, OSError):
-            why = refusal.reason
-        raise OSError(str(why)) from None
+            reason = refusal.reason
+        raise OSError(str(reason)) from None
     except (ValueError, KeyError, TypeError) as wrong:
-        raise OSError(f"answers oddly: {wrong}") from None
+        raise OSError(f"unexpected answer: {wrong}") from None
 
 
-def asking(url: str, user: str, password: str, method: str) -> request.Request:
+def request_of(url: str, user: str, password: str, method: str) -> request.Request:
     """The HTTP request of an RPC call without arguments."""
     headers = {"Authorization": f"Basic {host_secrets.basic_auth(user, password)}", "Content-Type": "application/json"}
     return request.Request(url, json.dumps({"id": "archy", "method": method, "params": []}).encode(), headers)
@@ -58,11 +57,11 @@ def ask(root: str, timeout: float = _TIMEOUT) -> dict[str, Any]:
             "progress": float(chain["verificationprogress"]),
         }
     except (KeyError, TypeError, ValueError) as wrong:
-        raise OSError(f"answers oddly: {wrong}") from None
+        raise OSError(f"unexpected answer: {wrong}") from None
 
 
 def lacks(state: Mapping[str, Any]) -> list[str]:
-    """What an archival node has and this one has not, in words that follow its name."""
+    """What this node lacks to be an archival one, in words that follow its name."""
     return [
         *(["is pruned"] if state["pruned"] else []),
         *(["has no txindex"] if not state["txindex"] else []),

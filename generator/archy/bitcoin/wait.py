@@ -21,12 +21,12 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2:
         print("usage: archy-wait APP", file=sys.stderr)
         return EX_USAGE
-    why = reason("/", argv[1])
-    # `systemctl status` shows it, and the pass reads it from there.
-    daemon.notify(f"STATUS={why}")
-    if why:
-        print(why, file=sys.stderr)
-    return EX_NOT_YET if why else 0
+    text = reason("/", argv[1])
+    # `systemctl status` shows it, and a pass reads it from there.
+    daemon.notify(f"STATUS={text}")
+    if text:
+        print(text, file=sys.stderr)
+    return EX_NOT_YET if text else 0
 
 
 def reason(root: str, app_id: str) -> str:

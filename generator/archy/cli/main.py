@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `archy`: arguments in, exit codes and words out. What the verbs do stands in other modules."""
+"""The command `archy`: its verbs, and the way from an error to an exit code. The work is done in other modules."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from archy import __version__
-from archy.cli import apps as cli_apps
-from archy.cli import images as cli_images
-from archy.cli import manifests
-from archy.cli import secrets as cli_secrets
-from archy.cli import status as cli_status
+from archy.cli import apps, images, manifests, secrets, status
 from archy.cli.output import print_error
 from archy.errors import Refused
 from archy.host import systemd
-from archy.operations import install, remove, start, switch
+from archy.operations import install, remove, rotate, start, switch
 from archy.operations.progress import FAILED, NOT_PERMITTED, OK, REFUSED, CannotDo, progress
-
-Command = Callable[[argparse.Namespace], int]
 
 _EXITS = """exit codes:
   0  done          1  it failed          2  wrong usage
@@ -31,17 +26,88 @@ _EXITS = """exit codes:
 _LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": _EXITS}
 
 
+@dataclass(frozen=True)
+class Verb:
+    """A command, as its synopsis has it: words, arguments, options; and its text of help.
+
+    Its function gets the values of arguments and options, in this order. It returns an exit code, or None for success.
+    Without `as_root`, anybody may run it, on any machine.
+    """
+
+    synopsis: str
+    run: Callable[..., int | None]
+    help: str
+    as_root: bool = True
+
+    @property
+    def words(self) -> list[str]:
+        return [part for part in self.synopsis.split() if part[0].islower()]
+
+    @property
+    def values(self) -> list[str]:
+        """The names of its arguments and options."""
+        return [part for part in self.synopsis.split() if not part[0].islower()]
+
+
+def _start(app_id: str, yes: bool) -> None:
+    stopped = start.stopped_needs(app_id) if sys.stdin.isatty() and not yes else []
+    if stopped:
+        progress(f"{app_id} needs apps that are stopped: {', '.join(stopped)}")
+        yes = input("Start them, too? [y/N] ").strip().lower() in ("y", "yes")
+    start.start(app_id, yes)
+
+
+_GROUPS = {
+    "app": "list, install, start, stop and remove apps",
+    "image": "list and load the images of apps",
+    "secret": "list secrets, and give them new values",
+}
+_OPTIONS = {
+    "--debug": "show the traceback of an error",
+    "--json": "print the result for a program",
+    "--no-wait": "do not wait until the app is ready",
+    "--yes": "start stopped apps that it needs without asking",
+    "--dry-run": "print what would be done, and do nothing",
+}
+_VERBS = (
+    Verb("app list --json", apps.list_, "show all apps, installed or not, and their state", False),
+    Verb("app show APP --json", apps.show, "show what an app is, needs, and may do, installed or not", False),
+    Verb(
+        "app validate PATH --json", manifests.validate, "check a manifest or its folder, and show all problems", False
+    ),
+    Verb(
+        "app render APP --json", manifests.render, "print Quadlet text and units of an app (ID or path with /)", False
+    ),
+    Verb("app credentials APP --json", secrets.credentials, "show what a person needs to log in to an app"),
+    Verb("app install APP --no-wait", install.install, "install an app with its companions, and start them"),
+    Verb("app remove APP", remove.remove, "stop and remove an app with its companions; data and secrets stay"),
+    Verb("app stop APP", start.stop, "stop an app with its companions; it stays stopped, also after a boot"),
+    Verb("app start APP --yes", _start, "start an app again, and the apps that it needs"),
+    Verb("app switch APP OTHER", switch.switch, "replace an app by an alternative, which uses the same data"),
+    Verb("image list --json", images.list_, "show the images of apps, and the state of those that are missing"),
+    Verb("image load FILE", images.load, "load images from an archive (- is standard input), without a network"),
+    Verb("secret list --json", secrets.list_, "show the names of all secrets, and the apps that use them"),
+    Verb("secret rotate NAME", rotate.rotate, "give a secret a new value without locking an app out, and prove it"),
+    Verb("status --json", status.show, "show the state of the node; exit code 0: ok, 1: degraded, 2: broken", False),
+    Verb("reconcile --dry-run", status.run_reconcile, "make a pass now, as the timer does every 30 s"),
+)
+
+
 def main(arguments: list[str]) -> int:
     """Run one command; returns its exit code. No traceback is shown without --debug."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = vars(_parser().parse_args(arguments))
+    verb: Verb = options["verb"]
+    values = [options[name] for name in verb.values]
+    what = " ".join(verb.words).removeprefix("app ")
     try:
-        result: int = options.run(options)
+        if verb.as_root:
+            _check_rights(" ".join([what, *filter(lambda value: isinstance(value, str), values[:1])]))
+        result = verb.run(*values)
         sys.stdout.flush()
-        return result
+        return result or OK
     except CannotDo as error:
         print_error(error)
         return error.code
@@ -49,138 +115,48 @@ def main(arguments: list[str]) -> int:
         for problem in refused.problems:
             progress(str(problem))
         where = refused.problems[0].file
-        print_error(CannotDo(options.what, where, "is refused, see above", "archy-manifest(5) has every key"))
+        print_error(CannotDo(what, where, "is refused, see above", "archy-manifest(5) has every key"))
         return REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
-        progress("\ninterrupted; what was begun goes on, and the same command takes it up again")
+        progress("\ninterrupted; what has begun goes on, and the same command completes it")
         return 130
     except Exception as error:
-        if options.debug:
+        if options["--debug"]:
             raise
         where = getattr(error, "filename", None) or "archy"
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        print_error(CannotDo(options.what, str(where), why, "run again with --debug for the whole story"))
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        print_error(CannotDo(what, str(where), reason, "run it again with --debug for the details"))
         return FAILED
+
+
+def _check_rights(what: str) -> None:
+    """For root only, on a machine that systemd runs; raises CannotDo elsewhere."""
+    if os.geteuid() != 0:
+        raise CannotDo(what, "archy", "only root may do this", "use sudo", NOT_PERMITTED)
+    if not systemd.booted():
+        where = "/run/systemd/system"
+        raise CannotDo(what, where, "systemd does not run this machine", "boot it with systemd")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="archy", description="The apps of this node.", **_LAYOUT)
     parser.add_argument("--version", action="version", version=f"archy {__version__}")
-    groups = parser.add_subparsers(metavar="COMMAND", required=True)
-    apps = groups.add_parser("app", help="the apps: look at them, install, start, stop and remove them", **_LAYOUT)
-    verbs = apps.add_subparsers(metavar="VERB", required=True)
-    read, act = _common(json=True), _common(json=False)
-    _add(verbs, "list", cli_apps.list_, "show all apps, installed or not, and how they are", read)
-    text = "show what an app is, what it needs, and what it may do, before or after it is installed"
-    _add(verbs, "show", cli_apps.show, text, read, "APP")
-    text = "check a manifest, or the folder of one, and show everything wrong with it"
-    _add(verbs, "validate", manifests.validate, text, read, "PATH")
-    text = "print the Quadlet text and the units of an app (an ID, or a path with a /), and touch nothing"
-    _add(verbs, "render", manifests.render, text, read, "APP")
-    text = "show what a person needs to log in to an app"
-    _add(verbs, "credentials", _as_root(cli_secrets.credentials), text, read, "APP")
-    text = "install an app with its companions, and start them"
-    one = _add(verbs, "install", _as_root(_install), text, act, "APP")
-    one.add_argument("--no-wait", action="store_true", help="do not wait until the app is ready")
-    text = "stop and remove an app with its companions; data and secrets stay"
-    _add(verbs, "remove", _as_root(_remove), text, act, "APP")
-    _add(
-        verbs,
-        "stop",
-        _as_root(_stop),
-        "stop an app with its companions; it stays stopped, also after a boot",
-        act,
-        "APP",
-    )
-    one = _add(verbs, "start", _as_root(_start), "start an app again, and what it needs", act, "APP")
-    one.add_argument("--yes", action="store_true", help="do not ask before starting what it needs and was stopped")
-    text = "change from an app to an alternative, which goes on with the same data"
-    one = _add(verbs, "switch", _as_root(_switch), text, act, "APP")
-    one.add_argument("other", metavar="OTHER")
-    images = groups.add_parser("image", help="the images of apps: which are there, and loading them", **_LAYOUT)
-    verbs = images.add_subparsers(metavar="VERB", required=True)
-    text = "show the images that apps want, which are there, and what is said of those that are not"
-    _add(verbs, "list", _as_root(cli_images.list_), text, read, group="image")
-    text = "load images from an archive (- is standard input), for a node without a network"
-    _add(verbs, "load", _as_root(cli_images.load), text, act, "FILE", "image")
-    secrets = groups.add_parser("secret", help="the secrets: which there are, and new values for them", **_LAYOUT)
-    verbs = secrets.add_subparsers(metavar="VERB", required=True)
-    _add(
-        verbs,
-        "list",
-        _as_root(cli_secrets.list_secrets),
-        "show the names of all secrets, and who uses them",
-        read,
-        group="secret",
-    )
-    text = "give a secret a new value without locking an app out, and prove that it is in use"
-    _add(verbs, "rotate", _as_root(cli_secrets.rotate), text, act, "NAME", "secret")
-    text = "show how the node and its apps are; exit code 0: well, 1: degraded, 2: broken"
-    _add(groups, "status", cli_status.show, text, read)
-    text = "put right what has drifted, as the timer does every 30 s"
-    one = _add(groups, "reconcile", _as_root(cli_status.run_reconcile), text, act)
-    one.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    groups = {"": commands}
+    for name, text in _GROUPS.items():
+        group = commands.add_parser(name, help=text, **_LAYOUT)
+        groups[name] = group.add_subparsers(metavar="VERB", required=True)
+    for verb in _VERBS:
+        *above, name = verb.words
+        description = verb.help[0].upper() + verb.help[1:] + "."
+        one = groups[" ".join(above)].add_parser(name, help=verb.help, description=description, **_LAYOUT)
+        for value in ("--debug", *verb.values):
+            if value in _OPTIONS:
+                one.add_argument(value, dest=value, action="store_true", help=_OPTIONS[value])
+            else:
+                one.add_argument(value)
+        one.set_defaults(verb=verb)
     return parser
-
-
-def _common(json: bool) -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    if json:
-        common.add_argument("--json", action="store_true", help="print the result for a program")
-    return common
-
-
-def _add(
-    verbs: Any, name: str, run: Command, text: str, parent: argparse.ArgumentParser, argument: str = "", group: str = ""
-) -> Any:
-    description = text[0].upper() + text[1:] + "."
-    one = verbs.add_parser(name, help=text, description=description, parents=[parent], **_LAYOUT)
-    if argument:
-        one.add_argument(argument.lower(), metavar=argument)
-    one.set_defaults(run=run, what=f"{group} {name}".strip())
-    return one
-
-
-def _install(options: argparse.Namespace) -> int:
-    install.install(options.app, not options.no_wait)
-    return OK
-
-
-def _remove(options: argparse.Namespace) -> int:
-    remove.remove(options.app)
-    return OK
-
-
-def _stop(options: argparse.Namespace) -> int:
-    start.stop(options.app)
-    return OK
-
-
-def _switch(options: argparse.Namespace) -> int:
-    switch.switch(options.app, options.other)
-    return OK
-
-
-def _start(options: argparse.Namespace) -> int:
-    start.start(options.app, options.yes)
-    return OK
-
-
-def _as_root(run: Command) -> Command:
-    """The command for root only, on a machine that systemd runs."""
-
-    def checked(options: argparse.Namespace) -> int:
-        target = next((getattr(options, name) for name in ("app", "name", "file") if hasattr(options, name)), "")
-        what = f"{options.what} {target}".strip()
-        if os.geteuid() != 0:
-            raise CannotDo(what, "archy", "only root may do this", "use sudo", NOT_PERMITTED)
-        if not systemd.booted():
-            where = "/run/systemd/system"
-            raise CannotDo(what, where, "systemd does not run this machine", "boot it with systemd", FAILED)
-        return run(options)
-
-    return checked

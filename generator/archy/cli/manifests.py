@@ -1,54 +1,53 @@
 # SPDX-License-Identifier: MIT
-"""The verbs of `archy app` that only look: list, validate, render, credentials."""
+"""`archy app validate` and `archy app render`: what archy makes of a manifest, on any machine; nothing is changed."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 
 from archy import errors, paths
 from archy.apps import admission, catalogue, facts
 from archy.apps.installed import Source
-from archy.cli import apps as cli_apps
+from archy.cli.apps import as_data
 from archy.cli.output import print_json
 from archy.errors import Problem, Refused
 from archy.host.idmap import Owner, owner_of
 from archy.manifest import settings
 from archy.manifest.model import BITCOIN, App, GeneratedFile
-from archy.operations.progress import NO_SUCH_APP, OK, REFUSED, USAGE, CannotDo
+from archy.operations import preflight
+from archy.operations.progress import OK, REFUSED, USAGE, CannotDo
 from archy.prepare import render as prepare_render
 from archy.prepare.render import Inputs
 from archy.units import build, quadlet
 
-# For a look at an app on a machine that is no node.
+# For a machine that is no node.
 _SAMPLE_IDS = (range(100_000, 165_536),)
 _SAMPLE_OWNER = Owner(999, 999, _SAMPLE_IDS, _SAMPLE_IDS)
 
 
-def validate(options: argparse.Namespace) -> int:
+def validate(path: str, as_json: bool) -> int:
     """archy app validate."""
-    source = _source_at("validate", options.path)
+    source = _source_at("validate", path)
     problems, notes = _problems(source)
-    if options.json:
-        found = [cli_apps._as_data(problem) for problem in problems]
-        print_json({"path": options.path, "ok": not problems, "problems": found, "notes": notes})
+    if as_json:
+        print_json({"path": path, "ok": not problems, "problems": list(map(as_data, problems)), "notes": notes})
     else:
         for line in (*problems, *(f"note: {note}" for note in notes)):
             print(line)
         if not problems:
-            print(f"{options.path}: ok")
+            print(f"{path}: ok")
     return REFUSED if problems else OK
 
 
 def _source_at(what: str, path: str) -> Source:
-    """The app in a folder, or of a manifest, that lies anywhere."""
+    """The app in any folder, or of any manifest."""
     folder = path
     if not os.path.isdir(folder):
         folder, name = os.path.split(folder)
         if name != paths.MANIFEST or not os.path.isfile(path):
-            why = f"is not a folder with a {paths.MANIFEST}"
-            raise CannotDo(what, path, why, "give the folder, or the manifest in it", USAGE)
+            reason = f"is not a folder with a {paths.MANIFEST}"
+            raise CannotDo(what, path, reason, "give the folder, or the manifest in it", USAGE)
     return catalogue.source_at(os.path.abspath(folder), folder or ".")
 
 
@@ -88,7 +87,7 @@ def _problems(source: Source) -> tuple[list[Problem], list[str]]:
 
 
 def _sample(app: App, folder: str, files: tuple[GeneratedFile, ...] | None = None) -> Inputs:
-    """What an app's texts could be made of on some node: one on which what it needs is installed."""
+    """Sample inputs of an app's templates, as on a node on which all its needs are installed."""
     templates = {}
     for name in {file.template for file in (app.files if files is None else files) if file.template}:
         with open(os.path.join(folder, name), encoding="utf-8") as template:
@@ -103,21 +102,18 @@ def _sample(app: App, folder: str, files: tuple[GeneratedFile, ...] | None = Non
     return Inputs(app, templates, values, own, known)
 
 
-def render(options: argparse.Namespace) -> int:
+def render(app_id: str, as_json: bool) -> int:
     """archy app render."""
-    if "/" in options.app:
-        source = _source_at("render", options.app)
+    if "/" in app_id:
+        source = _source_at("render", app_id)
     else:
-        entry = catalogue.entry("/", options.app)
-        if entry is None:
-            where = f"{paths.APPS}, {paths.CATALOGUE}"
-            raise CannotDo("render", where, f"there is no app {options.app}", "archy app list shows all", NO_SUCH_APP)
+        entry = preflight.find("render", app_id)
         source = catalogue.source_at(entry.folder, f"{paths.APPS}/{entry.id}")
     built = _built(source)
-    if options.json:
-        found = [cli_apps._as_data(problem) for problem in built.problems]
-        print_json({"app": source.id, "quadlet": built.quadlet, "units": built.units, "problems": found})
-        return REFUSED if found else OK
+    if as_json:
+        problems = list(map(as_data, built.problems))
+        print_json({"app": source.id, "quadlet": built.quadlet, "units": built.units, "problems": problems})
+        return REFUSED if problems else OK
     if built.app is None:
         raise Refused(built.problems)
     for kind, texts in (("Quadlet", built.quadlet), ("unit", built.units)):

@@ -13,14 +13,20 @@ from archy.operations import progress
 from archy.operations.progress import CannotDo
 
 DEGRADED, BROKEN = 1, 2  # of `archy status` alone
-_COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+_CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+COLOURS = {
+    **dict.fromkeys(("ok", "running", "completed"), "green"),
+    **dict.fromkeys(("degraded", "starting", "waiting", "restarting"), "yellow"),
+    **dict.fromkeys(("broken", "failed", "missing"), "red"),
+    **dict.fromkeys(("stopped", "not installed"), "dim"),
+}
 
 
 def colour(text: str, name: str, stream: TextIO) -> str:
-    """`text` in a colour, if `stream` is a terminal and nobody asked for none (https://no-color.org)."""
+    """`text` in a colour, if `stream` is a terminal and the user did not turn colours off (https://no-color.org)."""
     if not name or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
-    return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
+    return f"\x1b[{_CODES[name]}m{text}\x1b[0m"
 
 
 def print_error(error: CannotDo) -> None:

@@ -1,54 +1,52 @@
 # SPDX-License-Identifier: MIT
-"""The verbs of `archy app` that only look: list, validate, render, credentials."""
+"""`archy secret list`, which never shows values, and `archy app credentials`, which shows those for people."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import Any
 
 from archy import paths
 from archy.apps import catalogue, facts
 from archy.cli.output import print_json, table
+from archy.errors import Refused
 from archy.host import read
 from archy.host import secrets as host_secrets
 from archy.manifest.model import App, Credential
-from archy.operations import rotate as operations_rotate
-from archy.operations.progress import NO_SUCH_APP, OK, CannotDo, progress
+from archy.operations import preflight
+from archy.operations.progress import CannotDo, progress
 from archy.paths import secret_path
 
 
-def credentials(options: argparse.Namespace) -> int:
+def credentials(app_id: str, as_json: bool) -> None:
     """archy app credentials."""
-    entry = catalogue.entry("/", options.app)
-    what = f"credentials {options.app}"
-    if entry is None or not entry.installed or entry.app is None:
-        where = paths.APPS
-        raise CannotDo(what, where, f"no such app is installed: {options.app}", "archy app list", NO_SUCH_APP)
-    found = []
+    what = f"credentials {app_id}"
+    entry = preflight.find(what, app_id, installed=True)
+    if entry.app is None:
+        raise Refused(entry.problems)
+    rows = []
     for login in _logins(entry.app):
-        content = read.read(paths.secret_path(login.secret))
+        content = read.read(secret_path(login.secret))
         if content is None:
-            why = "is not there yet; it is made before the app's first start"
-            raise CannotDo(what, paths.secret_path(login.secret), why, f"systemctl start {paths.unit(entry.id)}")
-        found.append({"name": login.name, "user": login.user, "password": host_secrets.value(content)})
-    if options.json:
-        print_json({"app": entry.id, "credentials": found})
-    elif found:
-        table(["FOR", "USER", "PASSWORD"], [[row["name"], row["user"] or "-", row["password"]] for row in found])
+            reason = "does not exist yet; it is made before the app's first start"
+            raise CannotDo(what, secret_path(login.secret), reason, f"systemctl start {paths.unit(entry.id)}")
+        rows.append({"name": login.name, "user": login.user, "password": host_secrets.value(content)})
+    if as_json:
+        print_json({"app": entry.id, "credentials": rows})
+    elif rows:
+        table(["FOR", "USER", "PASSWORD"], [[row["name"], row["user"] or "-", row["password"]] for row in rows])
     else:
         progress(f"{entry.id}: a person needs none")
-    return OK
 
 
 def _logins(app: App) -> tuple[Credential, ...]:
-    """What the manifest says; where it says nothing, the plain text of what is stored as a hash."""
+    """The credentials of the manifest; if it has none, the plain texts of the secrets that are stored as a hash."""
     plain = (Credential(one.name, "", f"{one.name}.pw") for one in app.secrets if one.kind == "bcrypt")
     return app.credentials or tuple(plain)
 
 
-def list_secrets(options: argparse.Namespace) -> int:
-    """archy secret list: names, never values."""
+def list_(as_json: bool) -> None:
+    """archy secret list."""
     users: dict[str, list[str]] = {}
     for app_id, summary in facts.load("/")["apps"].items():
         for name in summary["secrets"]:
@@ -69,21 +67,16 @@ def list_secrets(options: argparse.Namespace) -> int:
                 "rotating": base != name,
             }
         )
-    if options.json:
+    if as_json:
         print_json({"secrets": rows})
-        return OK
-    notes = {True: "the value before, while a rotation lasts"}
-    shown = []
-    for row in rows:
-        note = notes.get(row["rotating"], "can be rotated" if row["rotatable"] else "")
-        shown.append(
-            [row["name"], row["kind"] or "-", ", ".join(row["apps"]) or "-", note if row["there"] else "missing"]
-        )
-    table(["SECRET", "KIND", "APPS", "NOTE"], shown)
-    return OK
+    else:
+        cells = [[row["name"], row["kind"] or "-", ", ".join(row["apps"]) or "-", _note(row)] for row in rows]
+        table(["SECRET", "KIND", "APPS", "NOTE"], cells)
 
 
-def rotate(options: argparse.Namespace) -> int:
-    """archy secret rotate."""
-    operations_rotate.rotate(options.name)
-    return OK
+def _note(row: dict[str, Any]) -> str:
+    if not row["there"]:
+        return "missing"
+    if row["rotating"]:
+        return "the previous value, while a rotation lasts"
+    return "can be rotated" if row["rotatable"] else ""

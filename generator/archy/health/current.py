@@ -13,7 +13,6 @@ from archy import paths
 from archy.apps import facts, installed
 from archy.host import read, systemd, user
 from archy.host.systemd import Unit
-from archy.images import pull
 from archy.manifest.model import BITCOIN
 from archy.prepare import stamps, starts
 from archy.probe import report
@@ -52,6 +51,7 @@ class AppState:
     failure: str = ""
     summary: Summary | None = None
     image_status: str = ""
+    image_failed: bool = False  # the last attempt to get it has
     wait_status: str = ""
 
     @property
@@ -206,11 +206,11 @@ def _with_queues(apps: Iterable[AppState]) -> tuple[AppState, ...]:
 
 def _with_queue(app: AppState, at_work: Mapping[str, Unit]) -> AppState:
     image, build, wait = (at_work.get(unit(app.id)) for unit in (paths.image_unit, paths.build_unit, paths.wait_unit))
-    status = image.status_text if image else ""
+    status, failed = (image.status_text, image.status_errno != 0) if image else ("", False)
     if build:
-        failed = f"{pull.CANNOT}: {build.restarts} builds failed, see journalctl -u {build.name}"
-        status = failed if build.restarts else "it is being made"
-    return replace(app, image_status=status, wait_status=wait.status_text if wait else "")
+        error = f"cannot be had: {build.restarts} builds failed, see journalctl -u {build.name}"
+        status, failed = error if build.restarts else "it is being made", build.restarts > 0
+    return replace(app, image_status=status, image_failed=failed, wait_status=wait.status_text if wait else "")
 
 
 def _bitcoin(root: str, apps: tuple[AppState, ...], previous: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -42,6 +42,7 @@ _PROPERTIES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "changed": ("StateChangeTimestampMonotonic", _seconds),
     "began": ("InactiveExitTimestampMonotonic", _seconds),
     "status_text": ("StatusText", str),
+    "status_errno": ("StatusErrno", _number),
 }
 
 
@@ -51,7 +52,8 @@ class Unit:
 
     `active` and `sub` are what `systemctl status` shows as "active (running)". `restarts` counts; `exit_status` is that
     of the main process. `changed` and `began` are times, in seconds of the monotonic clock: the last change of state,
-    and the end of its last time of being inactive; 0 for never. `status_text` is STATUS= of sd_notify(3).
+    and the end of its last time of being inactive; 0 for never. `status_text` is STATUS= of sd_notify(3),
+    `status_errno` is ERRNO=.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Unit:
     changed: float = 0
     began: float = 0
     status_text: str = ""
+    status_errno: int = 0
 
     @property
     def is_up(self) -> bool:

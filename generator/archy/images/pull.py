@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""archy-image: when this ends well, the image of an app is there; as the service user, before each start of the app.
+"""archy-image: when this succeeds, the image of an app is here; as the service user, before each start of the app.
 
-What is there costs one question to Podman. What is not is fetched, for as long as bytes come. What cannot be had is
-said as the unit's status, and systemd tries again, after pauses that grow. Fast path: no heavy imports.
+An image that is here costs one call of Podman. A missing one is fetched, as long as bytes arrive. If that fails, the
+unit's status has the reason (and ERRNO= of sd_notify(3), for programs), and systemd tries again, after pauses that
+grow. Fast path: no heavy imports.
 """
 
+import errno
 import os
 import select
 import sys
@@ -15,14 +17,14 @@ from archy.host import read as host_read
 from archy.host import user
 
 EX_CANNOT, EX_USAGE = 1, 2
-CANNOT = "cannot be had"  # so begins the status of an image of which an attempt has failed
-SO_FAR = "so far"  # and so ends that of one that is on its way, after a colon and an amount
+SO_FAR = "so far"  # the status of an image that is being fetched ends with a colon, an amount and this
+_FAILED, _NOT_FAILED = f"ERRNO={errno.EIO}", "ERRNO=0"
 _LOCKS = "/run/archipelago"  # the service user's
 _PRESENCE = 10.0  # seconds
-_LOOK = 2.0  # seconds between two looks at how much has come
+_LOOK = 2.0  # seconds between two measurements of the progress
 _STEP = 10**5  # bytes that count as progress: Podman itself reads a little, too
 _PATIENCE = 600.0  # seconds without progress after which an attempt is given up
-_LITTLE_PATIENCE = 30.0  # the same where there is an image to start with
+_LITTLE_PATIENCE = 30.0  # the same if an image exists already
 _EXTENSION = 900 * 10**6  # microseconds; see TimeoutStartSec= of the unit
 _LONG = 24 * 3600 * 10**6
 _MOST = 300  # characters of an error
@@ -34,14 +36,14 @@ def main(argv: list[str]) -> int:
         print("usage: archy-image APP, from its unit", file=sys.stderr)
         return EX_USAGE
     os.environ |= user.environment(os.getuid())
-    image, policy = wanted("/", argv[1])
-    # Without one it is no app of ours any more, or one whose unit says what is wrong with it.
+    image, policy = image_of("/", argv[1])
+    # Without one it is no app any more, or its unit states a problem.
     return fetch(image, policy) if image else 0
 
 
-def wanted(root: str, app_id: str) -> tuple[str, str]:
-    """The image that the app's unit will run, and when it is to be fetched; empty if its unit does not say."""
-    # Not from what a pass has left: the unit may be newer, and the app be another one by now.
+def image_of(root: str, app_id: str) -> tuple[str, str]:
+    """The image that the app's unit will run, and when it is to be fetched; empty if its unit has none."""
+    # Not from the facts of the last pass: the unit may be newer.
     found = {"X-ArchyImage": "", "X-ArchyPull": ""}
     unit = host_read.read(paths.under(root, f"{paths.GENERATED}/{paths.unit(app_id)}")) or b""
     for line in unit.decode(errors="replace").splitlines():
@@ -52,71 +54,71 @@ def wanted(root: str, app_id: str) -> tuple[str, str]:
 
 
 def fetch(image: str, policy: str) -> int:
-    """Have the image there, as the policy says; returns the exit code."""
-    failed, why = _failures()
+    """Fetch the image if the policy demands it; returns the exit code."""
+    failed, reason = _failures()
     if failed:  # at once, as systemd has forgotten the status of the last attempt
-        _tell(f"STATUS={CANNOT}: {why}; attempt {failed + 1}")
-    there = is_there(image)
-    if there and (policy not in ("always", "newer") or is_local(image)):
+        _notify(f"STATUS=cannot be had: {reason}; attempt {failed + 1}", _FAILED)
+    here = exists(image)
+    if here and (policy not in ("always", "newer") or is_local(image)):
         return 0
-    if is_local(image) or (policy == "never" and not there):
+    if is_local(image) or (policy == "never" and not here):
         error = f"{image} is not on this node, and is never fetched; load it: archy image load FILE"
     else:
         if not failed:
-            _tell(f"STATUS=fetching {image}")
-        error = _fetch_once(image, there)
+            _notify(f"STATUS=fetching {image}")
+        error = _fetch_once(image, here)
     if not error:
         return 0
-    if there:
-        print(f"{image}: could not be fetched again: {error}; the one that is there is used", file=sys.stderr)
+    if here:
+        print(f"{image}: could not be fetched again: {error}; the existing one is used", file=sys.stderr)
         return 0
-    said = f"{CANNOT}: {error}; attempt {failed + 1}"
-    _tell(f"STATUS={said}")
-    print(said, file=sys.stderr)
+    text = f"cannot be had: {error}; attempt {failed + 1}"
+    _notify(f"STATUS={text}", _FAILED)
+    print(text, file=sys.stderr)
     _remember(failed + 1, error)
     return EX_CANNOT
 
 
 def is_local(image: str) -> bool:
-    """Whether somebody made the image on this node: none of that name is to be had elsewhere, or wanted."""
+    """Whether the image was made on this node: it is never fetched from a registry."""
     return image.startswith("localhost/") or image.endswith(":local")
 
 
-def is_there(image: str) -> bool:
-    """Whether Podman has the image. Where it does not answer, the start of the app will tell what is wrong with it."""
-    # Without `subprocess`, which takes as long as all else here but Podman.
+def exists(image: str) -> bool:
+    """Whether Podman has the image; True if it does not answer, as the start of the app will then show the problem."""
+    # Without `subprocess`, whose import takes as long as all else here but Podman.
     pid = os.posix_spawnp("podman", ["podman", "image", "exists", "--", image], os.environ)
     descriptor = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     if not poll.poll(_PRESENCE * 1000):
-        print(f"{image}: Podman does not say within {_PRESENCE:g} s whether it is there", file=sys.stderr)
+        print(f"{image}: Podman does not tell within {_PRESENCE:g} s whether it has the image", file=sys.stderr)
         os.kill(pid, 9)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os.close(descriptor)
     return code != 1
 
 
-def _fetch_once(image: str, there: bool) -> str:
-    """One attempt, while no other app makes one for the same image. Returns why it failed, or nothing."""
+def _fetch_once(image: str, here: bool) -> str:
+    """One attempt, while no other app makes one for the same image. Returns the reason of a failure, or nothing."""
     import hashlib
 
     from archy.host import locks
 
     lock = f"{_LOCKS}/image-{hashlib.sha256(image.encode()).hexdigest()[:16]}.lock"
-    waiting = (f"STATUS=fetching {image}, as another app does already", f"EXTEND_TIMEOUT_USEC={_LONG}")
-    with locks.hold("/", lock, lambda: _tell(*waiting)):
-        if not there and is_there(image):
+    status = f"STATUS=fetching {image}, as another app does already"
+    with locks.hold("/", lock, lambda: _notify(status, _NOT_FAILED, f"EXTEND_TIMEOUT_USEC={_LONG}")):
+        if not here and exists(image):
             return ""
-        return pull(image, _LITTLE_PATIENCE if there else _PATIENCE)
+        return pull(image, _LITTLE_PATIENCE if here else _PATIENCE)
 
 
 def pull(image: str, patience: float) -> str:
-    """Let Podman fetch the image, and tell how much has come. Returns why it failed, or nothing."""
+    """Let Podman fetch the image, and notify systemd of the progress. Returns the reason of a failure, or nothing."""
     import subprocess
 
-    # It compares digests first, and takes what layers are there. Without a bus it stays in the cgroup of this unit, and
-    # ends with it; what it would tell systemd itself is not what we tell.
+    # It compares digests first, and reuses layers. Without a bus it stays in the cgroup of this unit, and ends with it;
+    # its own notifications to systemd would mix with ours.
     command = ["podman", "pull", "--retry=0", "--", image]
     environment = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null"}
     environment.pop("NOTIFY_SOCKET", None)
@@ -132,7 +134,7 @@ def pull(image: str, patience: float) -> str:
         env=environment,
     )
     assert process.stderr is not None
-    said = b""
+    output = b""
     sizes: dict[str, int] = {}
     read, moved, looked = 0, time.monotonic(), time.monotonic()
     while True:
@@ -141,34 +143,34 @@ def pull(image: str, patience: float) -> str:
             if not chunk:
                 break
             os.write(2, chunk)
-            said = (said + chunk)[-65536:]
+            output = (output + chunk)[-65536:]
         now = time.monotonic()
         if now - looked < _LOOK:
             continue
         looked = now
         _measure(directory, sizes)
-        # While it unpacks nothing comes, and it reads what has come.
+        # While it unpacks, no bytes arrive, but it reads those that have.
         if (done := _read()) > read + _STEP:
             read, moved = done, now
-            come = sum(sizes.values()) // 10**6
-            _tell(f"STATUS=fetching {image}: {come} MB {SO_FAR}", f"EXTEND_TIMEOUT_USEC={_EXTENSION}")
+            status = f"STATUS=fetching {image}: {sum(sizes.values()) // 10**6} MB {SO_FAR}"
+            _notify(status, f"EXTEND_TIMEOUT_USEC={_EXTENSION}", _NOT_FAILED)
         elif now - moved > patience:
             process.kill()
             process.wait()
             return f"{image}: nothing came for {patience:.0f} s"
-    return error_of(said.decode(errors="replace")) or "podman pull failed" if process.wait() else ""
+    return error_of(output.decode(errors="replace")) or "podman pull failed" if process.wait() else ""
 
 
-def error_of(said: str) -> str:
-    """Why Podman failed, by what it said, in one line. The end tells most, so the middle is left out of a long one."""
-    said = f"\n{said.strip()}"
-    text = said.rpartition("\nError: " if "\nError: " in said else "\n")[2]
+def error_of(output: str) -> str:
+    """The reason why Podman failed, in one line, from its output. A long one loses its middle: the end matters most."""
+    output = f"\n{output.strip()}"
+    text = output.rpartition("\nError: " if "\nError: " in output else "\n")[2]
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= _MOST else f"{line[:90]} ... {line[-_MOST + 95 :]}"
 
 
 def _measure(directory: str, sizes: dict[str, int]) -> None:
-    """Look how large the files are that have come; those that were unpacked are gone, and counted all the same."""
+    """Update the sizes of the files that have arrived; those that were unpacked are gone, but count."""
     for above, _, names in os.walk(directory):
         for name in names:
             path = f"{above}/{name}"
@@ -179,7 +181,7 @@ def _measure(directory: str, sizes: dict[str, int]) -> None:
 
 
 def _read() -> int:
-    """How many bytes Podman has read, from the network or the disk: as long as it does, it gets on."""
+    """The number of bytes that Podman has read, from the network or the disk: it makes progress while this grows."""
     group = (host_read.read("/proc/self/cgroup") or b"").decode().rpartition("0::")[2].strip()
     found = [0]
     for pid in (host_read.read(f"/sys/fs/cgroup{group}/cgroup.procs") or b"").decode().split():
@@ -189,8 +191,8 @@ def _read() -> int:
     return max(found)
 
 
-def _tell(*lines: str) -> None:
-    """Tell systemd (sd_notify(3))."""
+def _notify(*lines: str) -> None:
+    """Notify systemd (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -202,7 +204,7 @@ def _tell(*lines: str) -> None:
 
 
 def _failures() -> tuple[int, str]:
-    """How many attempts have failed since the app's start was asked for, and why the last one did."""
+    """The number of failed attempts since the app's start was requested, and the reason of the last one."""
     content = host_read.read(f"{os.environ.get('RUNTIME_DIRECTORY', '')}/failures")
     if not content:  # as nearly always
         return 0, ""

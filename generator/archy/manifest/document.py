@@ -68,7 +68,7 @@ def key_name(path: Path) -> str:
 def load(content: bytes, file: str, untrusted: bool = False, may_be_empty: bool = False) -> Document:
     """Parse one YAML document; raises `Refused` with all that is wrong with it as YAML.
 
-    `untrusted`: nobody has looked at it before, so it may be nested deep enough to crash the parser.
+    `untrusted`: it was not checked before, so it may be nested deep enough to crash the parser.
     """
     if len(content) > MAX_BYTES:
         raise Refused([Problem(file, 1, 1, "", f"is larger than {MAX_BYTES // 1024} KiB")])
@@ -184,7 +184,7 @@ class _Builder:
 def typed(data: Any, schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
     """`data` with unquoted text turned into the number or boolean that `schema` (a JSON Schema) asks for.
 
-    What does not fit stays text, for the validation to refuse by name.
+    Text of another form stays text, for the validation to refuse.
     """
     root = schema if root is None else root
     options = list(_options(schema, root))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What an app asks for beyond its own container and its own data, and whether the node's operator grants it.
+"""Permissions of an app beyond its own container and its own data, and whether the node's operator grants them.
 
-An app can break out of its container with any of these, or read what is not its own. So a manifest alone never gets
-them: the operator says so in /etc/archy/grants.yml, app by app and thing by thing.
+With any of these an app can break out of its container, or read data of others. So a manifest alone never gets them:
+the operator grants them one by one in /etc/archy/grants.yml.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from archy import paths
-from archy.errors import Refused
 from archy.manifest import ownership, schema
 from archy.manifest.document import Path
 from archy.manifest.model import App
@@ -48,35 +47,33 @@ class Permission:
 
 def required(app: App, known: Set[str] = frozenset()) -> list[Permission]:
     """Everything that the app needs a grant for. `known` are the node's apps whose names its things bear."""
-    found = []
+    found = list(_outside(app))
+    places = {one.at for one in found}
+    return found + [
+        Permission(claim.at, claim.key, claim.value, claim.risk.format(f"{owner}, another app"))
+        for claim, owner in ownership.of_others(app, known)
+        if claim.at not in places
+    ]
+
+
+def _outside(app: App) -> Iterator[Permission]:
+    """The permissions for things of the node."""
+    container: Path = ("app", "container")
     if app.privileged:
-        found.append(
-            Permission(("app", "security", "privileged"), "privileged", "true", "all that the service user may do")
-        )
+        yield Permission(("app", "security", "privileged"), "privileged", "true", "all that the service user may do")
     if app.network == "host":
-        at: Path = ("app", "container", "network")
-        found.append(
-            Permission(at, "network", "host", "all services of the node, also those that only it should reach")
-        )
+        risk = "all services of the node, also those that only it should reach"
+        yield Permission((*container, "network"), "network", "host", risk)
     for index, device in enumerate(app.runtime.devices):
-        path = device.partition(":")[0]
-        found.append(Permission(("app", "container", "devices", index), "devices", path, "the device"))
+        yield Permission((*container, "devices", index), "devices", device.partition(":")[0], "the device")
     for one in app.runtime.unconfined:
-        at = ("app", "container", "security_opt")
-        found.append(Permission(at, "security_opt", one, "more of the kernel than a container has"))
+        risk = "more of the kernel than a container has"
+        yield Permission((*container, "security_opt"), "security_opt", one, risk)
     for index, volume in enumerate(app.volumes):
-        at = ("app", "volumes", index, "source")
         if volume.kind == "bind" and not _is_own(app, volume.source, "ro" in volume.options):
             socket = os.path.basename(volume.source) in _SOCKETS
             risk = "all containers of the node, by the socket" if socket else "data that is not the app's own"
-            found.append(Permission(at, "paths", volume.source, risk))
-    asked = {wish.at for wish in found}
-    found += [
-        Permission(claim.at, claim.key, claim.value, claim.risk.format(f"{owner}, another app"))
-        for claim, owner in ownership.of_others(app, known)
-        if claim.at not in asked
-    ]
-    return found
+            yield Permission(("app", "volumes", index, "source"), "paths", volume.source, risk)
 
 
 def _is_own(app: App, path: str, read_only: bool) -> bool:
@@ -85,21 +82,19 @@ def _is_own(app: App, path: str, read_only: bool) -> bool:
 
 
 def missing(app: App, granted: Grants, known: Set[str] = frozenset()) -> list[tuple[Path, str]]:
-    """What the app asks for and was not granted: places in its manifest, and what to do."""
+    """The permissions that the app needs and does not have: places in its manifest, and what to do."""
     mine = granted.get(app.id, {})
-    found = []
-    for wish in required(app, known):
-        if not _has(mine, wish):
-            hint = f"to allow that, write into {paths.GRANTS}: {app.id}: {wish.grant}"
-            found.append((wish.at, f"needs a grant of the node's operator ({wish.value}: {wish.risk}); {hint}"))
-    return found
+    reason = "needs a grant of the node's operator ({0.value}: {0.risk}); to allow that, write into {1}: {2}: {0.grant}"
+    return [
+        (one.at, reason.format(one, paths.GRANTS, app.id)) for one in required(app, known) if not _is_granted(mine, one)
+    ]
 
 
-def _has(mine: Mapping[str, Any], wish: Permission) -> bool:
-    given = mine.get(wish.key)
+def _is_granted(mine: Mapping[str, Any], needed: Permission) -> bool:
+    given = mine.get(needed.key)
     if isinstance(given, list):
-        return any(wish.value == one or wish.value.startswith(one.rstrip("/") + "/") for one in given)
-    return given is True or given == wish.value
+        return any(needed.value == one or needed.value.startswith(one.rstrip("/") + "/") for one in given)
+    return given is True or given == needed.value
 
 
 def parse(content: bytes | None, file: str = paths.GRANTS) -> Grants:
@@ -110,8 +105,6 @@ def parse(content: bytes | None, file: str = paths.GRANTS) -> Grants:
 
     from archy.manifest import validation
 
-    found = validation.problems(document, schema.schema("grants"))
-    if found or document.problems:
-        raise Refused({*document.problems, *(document.problem(path, reason) for path, reason in found)})
+    validation.refuse(document, validation.problems(document, schema.schema("grants")))
     result: Grants = document.data
     return result

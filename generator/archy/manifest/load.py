@@ -2,28 +2,24 @@
 """A manifest's bytes in; a typed app, or everything that is wrong with it, out.
 
 jsonschema takes longer to import than forty manifests take to render, so it is imported only for a manifest that
-nobody has checked before (`check`); a copy of one that was accepted is only typed (`trusted`).
+was not checked before (`check`); a copy of an accepted one is only typed (`trusted`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from archy.errors import Problem, Refused
-from archy.manifest import schema as manifest_schema
+from archy.errors import Problem
 from archy.manifest.document import Path, load, typed
 from archy.manifest.model import App
 from archy.manifest.parse import app_of
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a manifest."""
-    return manifest_schema.schema("manifest")
+from archy.manifest.schema import document as schema_document
+from archy.manifest.schema import schema
 
 
 def trusted(content: bytes, file: str) -> App:
     """The app of a manifest that was checked and accepted before."""
-    return app_of(typed(load(content, file).data, schema()))
+    return app_of(typed(load(content, file).data, schema("manifest")))
 
 
 def check(content: bytes, file: str, app_id: str, files: frozenset[str]) -> App:
@@ -33,22 +29,21 @@ def check(content: bytes, file: str, app_id: str, files: frozenset[str]) -> App:
     """
     from archy.manifest import rules, validation
 
-    document = manifest_schema.document(content, file, "manifest")
-    problems = validation.problems(document, schema())
+    document = schema_document(content, file, "manifest")
+    problems = validation.problems(document, schema("manifest"))
     refused = {path for path, _ in problems}
     sound = _without(document.data, refused)
     if isinstance(sound, dict) and isinstance(sound.get("app"), dict):
         found = rules.broken(sound["app"], app_id, files)
-        # What is refused already is not missing, too.
-        problems += [(at, why) for at, why in found if not any(path[: len(at)] == at for path in refused)]
-    if problems or document.problems:
-        raise Refused({*document.problems, *(document.problem(path, reason) for path, reason in problems)})
+        # A value that the schema refuses is not reported as missing, too.
+        problems += [(at, reason) for at, reason in found if not any(path[: len(at)] == at for path in refused)]
+    validation.refuse(document, problems)
     return app_of(document.data)
 
 
 def data(content: bytes, file: str) -> dict[str, Any]:
     """The data of a manifest that can be read: also what is for people only."""
-    result: dict[str, Any] = typed(load(content, file).data, schema())
+    result: dict[str, Any] = typed(load(content, file).data, schema("manifest"))
     return result
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The typed model of an app. What its manifest says is made into one by `parse`."""
+"""The typed model of an app. `parse` makes it from a manifest."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is done at each start: commands in a container of their own before it, and in the app's when it is ready."""
+    """Steps at each start: copies; commands in their own container before it, and in the app's when it is ready."""
 
     copies: tuple[Copy, ...] = ()
     pre_start: tuple[tuple[str, ...], ...] = ()
@@ -68,7 +68,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What else Podman is told of a container, as it is told; sizes are in bytes."""
+    """Further options of Podman for a container, in its own form; sizes are in bytes."""
 
     hostname: str = ""
     extra_hosts: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Runtime:
     sysctls: tuple[str, ...] = ()
     ulimits: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
-    unconfined: tuple[str, ...] = ()  # what of Podman's confinement it is without
+    unconfined: tuple[str, ...] = ()  # the parts of Podman's confinement that are off
     logs: bool = True
     labels: tuple[str, ...] = ()
 
@@ -170,19 +170,19 @@ class Certificate:
     crt: str
     key: str
     common_name: str
-    sans: tuple[str, ...]
+    sans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Credential:
-    """What a person logs in with. `secret` is the name of a secret."""
+    """A login for a person. `secret` is the name of a secret."""
 
     name: str
     user: str
     secret: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class App:
     """One app, as its manifest describes it. Times are in seconds, sizes in bytes."""
 
@@ -197,8 +197,8 @@ class App:
     build: Build | None
     one_shot: bool  # it runs to its end, and is done if that was a good one
     runtime: Runtime
-    user: str
-    entrypoint: tuple[str, ...]
+    user: str = ""
+    entrypoint: tuple[str, ...] = ()
     arguments: tuple[str, ...]
     environment: tuple[str, ...]
     ports: tuple[Port, ...]
@@ -210,17 +210,17 @@ class App:
     memory: int | None
     cpus: float | None
     pids: int | None
-    privileged: bool
+    privileged: bool = False
     stop_grace: int
     start_timeout: int | None
-    provides: str  # apps that provide the same are alternatives
-    companion_of: str
-    part_of: str
+    provides: str = ""  # apps that provide the same are alternatives
+    companion_of: str = ""
+    part_of: str = ""
     storage: int | None
     bitcoin: tuple[str, ...]  # what the Bitcoin node must be: any, archival, synced
     needs: tuple[Need, ...]
     rpcwhitelist: tuple[str, ...] | None  # the calls of bitcoind's RPC that the app makes; None: it makes none
-    restart_when_changed: bool
+    restart_when_changed: bool = False
     secrets: tuple[Secret, ...]
     derived_env: tuple[tuple[str, str], ...]  # key, text with placeholders
     secret_env: tuple[SecretEnv, ...]
@@ -228,8 +228,8 @@ class App:
     certificates: tuple[Certificate, ...]
     files: tuple[GeneratedFile, ...]
     credentials: tuple[Credential, ...]
-    data_uid: int | None
-    data_version: str
+    data_uid: int | None = None
+    data_version: str = ""
     hooks: Hooks
 
     @property

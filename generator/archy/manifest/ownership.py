@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What an app uses that bears the name of another one: its data, its volumes, its network, its name there. Pure.
+"""Things of another app that an app uses: its data, its volumes, its network, its name there. Pure.
 
-Such names are how the apps of a stack find each other, and a manifest may choose them freely. So whose they are is told
-by the names of all apps that the node knows, installed or not: the longest one that a name begins with.
+The apps of a stack find each other by such names, and a manifest may choose them freely. So the owner of a name is the
+app, among all that the node knows, installed or not, with the longest ID that the name begins with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from archy.manifest.model import ALONE, BITCOIN, SHARED_NETWORK, App
 
 @dataclass(frozen=True)
 class NamedResource:
-    """A thing that an app names: where, the key of a grant for it, its value, and what that is of its owner's.
+    """A thing that an app names: the place, the key and value of a grant for it, its name, and the risk for its owner.
 
     `exact`: only an app's whole name is one. `reads`: the app only reads it, which it may from what it needs.
     """
@@ -32,7 +32,7 @@ class NamedResource:
 
 
 def named_resources(app: App) -> list[NamedResource]:
-    """All that the app names without being sure that it is its own."""
+    """All things that the app names and that may belong to another one."""
     container: Path = ("app", "container")
     found = []
     for index, volume in enumerate(app.volumes):
@@ -62,7 +62,7 @@ def named_resources(app: App) -> list[NamedResource]:
 
 
 def of_others(app: App, known: Set[str]) -> list[tuple[NamedResource, str]]:
-    """Those claims that are another app's, each with whose. `known` are the apps among the `parts` of its claims."""
+    """The named things of other apps, each with its owner. `known` are the known apps among the `parts` of them."""
     mine, needed = own(app), {need.app_id for need in app.needs}
     names = {*known, *mine, BITCOIN}
     found = []
@@ -74,12 +74,12 @@ def of_others(app: App, known: Set[str]) -> list[tuple[NamedResource, str]]:
 
 
 def own(app: App) -> set[str]:
-    """The names that things of the app may bear: its own, and that of the app that it belongs to."""
+    """The names that things of the app may have: its own, and that of the app that it belongs to."""
     return {name for name in (app.id, app.provides, app.companion_of, app.part_of) if name}
 
 
 def parts(claim: NamedResource) -> list[str]:
-    """What may be the name of the app whose the claim's is: all of it, or its beginning; the longest first."""
+    """The possible names of the owner of a resource: its whole name, or a beginning of it; the longest first."""
     ends = () if claim.exact else (end for end, sign in enumerate(claim.name) if sign in "-_.")
     return [claim.name, *(claim.name[:end] for end in sorted(ends, reverse=True))]
 

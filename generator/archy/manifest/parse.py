@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from archy.manifest.model import (
@@ -42,28 +43,24 @@ def app_of(data: dict[str, Any]) -> App:
     container = app["container"]
     security = app.get("security") or {}
     resources = app.get("resources") or {}
-    user = container.get("user", "")
     provides = app.get("provides", "")
     network = container.get("network", SHARED_NETWORK)
     named = [provides] if provides and network not in ALONE else []
     needed = app.get("dependencies", ())
     levels = tuple(entry["bitcoin"] for entry in needed if "bitcoin" in entry)
     return App(
-        id=app["id"],
-        name=app["name"],
-        version=app["version"],
+        **_same(app, "id", "name", "version", "provides", "companion_of", "part_of", "restart_when_changed"),
+        **_same(container, "user", "entrypoint", "data_uid", "data_version"),
+        **_same(security, "privileged"),
+        no_new_privileges=security.get("no_new_privileges", no_new_privileges(container) is not False),
         image=container["image"] if "image" in container else build_tag(app["id"], container["build"]),
         pull={"if-not-present": "missing"}.get(policy := container.get("pull_policy", "missing"), policy),
         network=network,
         aliases=tuple(dict.fromkeys([*container.get("network_aliases", ()), *named])),
-        networks=tuple(
-            Network(entry["name"], tuple(entry.get("aliases", ()))) for entry in container.get("networks", ())
-        ),
+        networks=_all(Network, container.get("networks", ())),
         build=_build(container["build"]) if "build" in container else None,
         one_shot=container.get("restart") == "on-failure",
         runtime=_runtime(container),
-        user=user,
-        entrypoint=tuple(container.get("entrypoint", ())),
         arguments=tuple(container.get("custom_args", ())),
         environment=tuple(pairs(app.get("environment", ()))),
         ports=tuple(port(entry) for entry in app.get("ports", ())),
@@ -74,49 +71,30 @@ def app_of(data: dict[str, Any]) -> App:
         health=health_check(app["health_check"]) if "health_check" in app else None,
         capabilities=tuple(name.removeprefix("CAP_") for name in security.get("capabilities", ())),
         read_only=security.get("readonly_root", True),
-        no_new_privileges=security.get("no_new_privileges", no_new_privileges(container) is not False),
         memory=size(resources["memory_limit"]) if "memory_limit" in resources else None,
         cpus=resources.get("cpu_limit"),
         pids=container.get("pids_limit"),
-        privileged=security.get("privileged", False),
         stop_grace=app.get("stop_grace_secs", _STOP_GRACE),
         start_timeout=app.get("start_timeout_secs"),
-        provides=provides,
-        companion_of=app.get("companion_of", ""),
-        part_of=app.get("part_of", ""),
         storage=max((size(entry["storage"]) for entry in needed if "storage" in entry), default=None),
         bitcoin=levels,
-        needs=(
-            *(
-                Need(entry["app_id"], entry.get("restart", False), entry.get("required", True))
-                for entry in needed
-                if "app_id" in entry
-            ),
-            *([Need(BITCOIN)] if levels else []),
-        ),
+        needs=(*_all(Need, (entry for entry in needed if "app_id" in entry)), *([Need(BITCOIN)] if levels else [])),
         rpcwhitelist=tuple(app["bitcoin_rpc"]["rpcwhitelist"]) if "bitcoin_rpc" in app else None,
-        restart_when_changed=app.get("restart_when_changed", False),
-        secrets=tuple(
-            Secret(entry["name"], entry["kind"], entry.get("rotatable", False))
-            for entry in container.get("generated_secrets", ())
-        ),
+        secrets=_all(Secret, container.get("generated_secrets", ())),
         derived_env=tuple((entry["key"], entry["template"]) for entry in container.get("derived_env", ())),
         secret_env=tuple(
             SecretEnv(entry["key"], entry.get("secret_file", ""), entry.get("template", ""))
             for entry in container.get("secret_env", ())
         ),
         env_files=tuple(container.get("env_file", ())),
-        certificates=tuple(
-            Certificate(entry["crt"], entry["key"], entry.get("common_name", app["id"]), tuple(entry.get("sans", ())))
-            for entry in container.get("generated_certs", ())
+        certificates=_all(
+            Certificate, ({"common_name": app["id"], **entry} for entry in container.get("generated_certs", ()))
         ),
-        files=tuple(_file(entry, user) for entry in container.get("generated_files", ())),
+        files=tuple(_file(entry, container.get("user", "")) for entry in container.get("generated_files", ())),
         credentials=tuple(
             Credential(entry["name"], entry.get("user", ""), entry["secret_file"])
             for entry in app.get("credentials", ())
         ),
-        data_uid=container.get("data_uid"),
-        data_version=container.get("data_version", ""),
         hooks=_hooks(app.get("hooks", {})),
     )
 
@@ -142,38 +120,38 @@ def _runtime(container: dict[str, Any]) -> Runtime:
         name: f"{given['soft']}:{given['hard']}" if isinstance(given, dict) else given
         for name, given in container.get("ulimits", {}).items()
     }
+    plain = ("hostname", "extra_hosts", "ipv4_address", "dns", "group_add", "working_dir", "init", "tty", "stdin_open")
     return Runtime(
-        hostname=container.get("hostname", ""),
-        extra_hosts=tuple(container.get("extra_hosts", ())),
-        ipv4_address=container.get("ipv4_address", ""),
-        dns=tuple(container.get("dns", ())),
-        group_add=tuple(container.get("group_add", ())),
-        working_dir=container.get("working_dir", ""),
-        init=container.get("init", False),
-        tty=container.get("tty", False),
-        stdin_open=container.get("stdin_open", False),
-        stop_signal=container.get("stop_signal", ""),
-        tmpfs=tuple(container.get("tmpfs", ())),
+        **_same(container, *plain, "stop_signal", "tmpfs", "devices"),
         shm_size=size(container["shm_size"]) if "shm_size" in container else None,
         sysctls=tuple(pairs(container.get("sysctls", ()))),
         ulimits=tuple(f"{name}={limit}" for name, limit in limits.items()),
-        devices=tuple(container.get("devices", ())),
         unconfined=unconfined(container),
         logs=container.get("logging", {}).get("driver") != "none",
         labels=tuple(pairs(container.get("labels", ()))),
     )
 
 
+def _same(given: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The values of those keys that are given, for fields of the same names; lists as tuples."""
+    return {key: tuple(given[key]) if isinstance(given[key], list) else given[key] for key in keys if key in given}
+
+
+def _all[T](kind: type[T], entries: Iterable[dict[str, Any]]) -> tuple[T, ...]:
+    """A value of this kind for each entry; all keys of these are fields of the same names."""
+    return tuple(kind(**_same(entry, *entry)) for entry in entries)
+
+
 def _hooks(given: dict[str, Any]) -> Hooks:
     steps = {kind: given.get(kind, ()) for kind in ("pre_start", "post_install")}
     copies = (entry["copy_from_host"] for listed in steps.values() for entry in listed if "copy_from_host" in entry)
     commands = {kind: tuple(tuple(entry["exec"]) for entry in steps[kind] if "exec" in entry) for kind in steps}
-    return Hooks(tuple(Copy(entry["src"], entry["dest"]) for entry in copies), **commands)
+    return Hooks(_all(Copy, copies), **commands)
 
 
 def port(entry: dict[str, Any]) -> Port:
     """A port of a manifest."""
-    # What is gated is for the node's front, which asks for a login before others get in.
+    # A gated port is for the node's front, which demands a login from others.
     default = "127.0.0.1" if entry.get("auth") in ("local", "gated") else "0.0.0.0"
     first, last = span(entry["host"])
     inside, _ = span(entry.get("container", 0))
@@ -202,18 +180,14 @@ def _file(entry: dict[str, Any], user: str) -> GeneratedFile:
 def health_check(entry: dict[str, Any]) -> HealthCheck:
     """The health check of a manifest; raises ValueError with the reason when its endpoint cannot be understood."""
     rules: dict[str, Any] = {
-        key: seconds(entry.get(key, told)) for key, told in (("timeout", "5s"), ("interval", "30s"))
+        key: seconds(entry.get(key, default)) for key, default in (("timeout", "5s"), ("interval", "30s"))
     }
     rules["retries"] = entry.get("retries", 3)
     if "test" in entry:
         if {"type", "command", "endpoint", "path"} & set(entry):
             raise ValueError("stands alone, without type, command, endpoint and path")
         return HealthCheck("exec", command=_test(entry["test"]), **rules)
-    if "type" not in entry:
-        raise ValueError("is missing: give type, or test")
     if entry["type"] == "exec":
-        if "command" not in entry:
-            raise ValueError("an exec check needs a command")
         return HealthCheck("exec", command=tuple(entry["command"]), **rules)
     if "command" in entry:
         raise ValueError(f"a command belongs to the type exec, not {entry['type']}")
@@ -253,12 +227,12 @@ _PRIVILEGES = "no-new-privileges"
 
 
 def no_new_privileges(container: dict[str, Any]) -> bool | None:
-    """What it says of set-user-ID programs and the like, if anything; the last word counts."""
-    said = [entry for entry in container.get("security_opt") or () if entry and entry.startswith(_PRIVILEGES)]
-    return not said[-1].endswith("false") if said else None
+    """Its rule for set-user-ID programs and the like, if it has one; the last one counts."""
+    rules = [entry for entry in container.get("security_opt") or () if entry and entry.startswith(_PRIVILEGES)]
+    return not rules[-1].endswith("false") if rules else None
 
 
 def unconfined(container: dict[str, Any]) -> tuple[str, ...]:
-    """What the container is without of that which confines every other, in Podman's spelling."""
+    """The parts of Podman's confinement that are off for the container, in Podman's spelling."""
     given = container.get("security_opt", ())
     return tuple(entry.replace(":", "=") for entry in given if not entry.startswith(_PRIVILEGES))

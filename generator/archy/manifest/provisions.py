@@ -19,7 +19,7 @@ Found = Iterator[tuple[Path, str]]
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-# What would give an app the node itself, its other apps, or its secrets.
+# These would give an app the node itself, its other apps, or its secrets.
 _NEVER = ("/proc", "/sys", "/dev", "/etc/archy", "/run/archy", "/run/systemd", paths.SECRETS)
 
 _CONTAINER: Path = ("app", "container")
@@ -28,7 +28,6 @@ _CONTAINER: Path = ("app", "container")
 def broken(app: dict[str, Any], files: frozenset[str]) -> Found:
     """Every place that breaks a rule, and why. `files` are the files beside the manifest."""
     named = list(items(container_of(app), "generated_secrets", ("name",)))
-    yield from twice((*_CONTAINER, "generated_secrets"), [(index, entry["name"]) for index, entry in named], "name")
     for index, entry in named:
         if entry["name"].endswith((paths.PREVIOUS, ".pw")):
             yield (*_CONTAINER, "generated_secrets", index, "name"), f"must not end in {paths.PREVIOUS} or .pw"
@@ -57,15 +56,6 @@ def container_of(app: dict[str, Any]) -> dict[str, Any]:
     return container
 
 
-def twice(path: Path, values: list[tuple[int, Any]], key: str = "") -> Found:
-    """Entries of a list, given with their index, that are there twice."""
-    seen: dict[Any, int] = {}
-    for index, value in values:
-        if value in seen:
-            yield (*path, index, *([key] if key else [])), f"is the same as {path[-1]}[{seen[value]}]"
-        seen.setdefault(value, index)
-
-
 def _variables(app: dict[str, Any], own: set[str]) -> Found:
     container = container_of(app)
     given = app.get("environment") or ()
@@ -79,9 +69,7 @@ def _variables(app: dict[str, Any], own: set[str]) -> Found:
             if entry["key"] in taken:
                 yield (*at, "key"), f"is the same as {taken[entry['key']]}"
             taken.setdefault(entry["key"], f"{key}[{index}]")
-            if key == "secret_env" and ("secret_file" in entry) == ("template" in entry):
-                yield at, "needs either secret_file or template"
-            elif key == "derived_env" and "template" in entry:
+            if key == "derived_env" and "template" in entry:
                 yield from _placeholders((*at, "template"), entry["template"], placeholders.FACTS)
     for index, path in items(container, "env_file"):
         if reason := data_path_problem(path, own):
@@ -107,15 +95,10 @@ def _certificates(app: dict[str, Any], own: set[str]) -> Found:
 
 
 def _files(app: dict[str, Any], own: set[str], files: frozenset[str], secrets: set[str]) -> Found:
-    container = container_of(app)
     at: Path = (*_CONTAINER, "generated_files")
-    declared = list(items(container, "generated_files", ("path",)))
-    yield from twice(at, [(index, entry["path"]) for index, entry in declared], "path")
-    for index, entry in declared:
+    for index, entry in items(container_of(app), "generated_files", ("path",)):
         if reason := data_path_problem(entry["path"], own):
             yield (*at, index, "path"), reason
-        if ("content" in entry) == ("template" in entry):
-            yield (*at, index), "needs either content or template"
         if entry.get("template") and entry["template"] not in files:
             yield (*at, index, "template"), f"is not a file beside the manifest: {quoted(entry['template'])}"
         known = {*placeholders.FACTS, placeholders.GATEWAY, *(placeholders.SECRET + name for name in secrets)}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a JSON Schema cannot say of a manifest: values that must agree with each other, with the folder, with our rules.
+"""Rules for a manifest beyond its JSON Schema: values that must agree with each other, with the folder, with the node.
 
-A rule gets the mapping `app`, out of which what the schema refused is gone, and yields places and reasons. Each stands
-alone, so that everything wrong with a file is told at once, whatever else is wrong with it.
+A rule gets the mapping `app` without the values that the schema refused, and yields places and reasons. Each rule is
+independent, so that all problems of a file are reported at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from archy.manifest import parse, provisions
 from archy.manifest.document import Path
 from archy.manifest.model import ALONE, BITCOIN, SHARED_NETWORK, SUBNETS, Port
 from archy.manifest.parse import health_check, pairs, port, span
-from archy.manifest.provisions import Found, container_of, is_normal, items, twice
+from archy.manifest.provisions import Found, container_of, is_normal, items
 
 # A network mode that is not a network of the app's own would share another namespace.
 _REFUSED_NETWORKS = {"none", "bridge", "private", "container", "ns", "slirp4netns", "default", "podman"}
@@ -34,9 +34,8 @@ _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 def broken(app: dict[str, Any], app_id: str, files: frozenset[str]) -> Found:
     """Every place of a manifest that breaks a rule, and why."""
     yield from _identity(app, app_id)
-    for rule in (_dependencies, _network, _addresses, _own_address, _words, _environment, _ports, _volumes):
+    for rule in (_network, _addresses, _own_address, _words, _environment, _ports, _volumes):
         yield from rule(app)
-    yield from _one_shot(app)
     yield from _confinement(app)
     yield from _health(app)
     yield from provisions.broken(app, files)
@@ -48,55 +47,21 @@ def _identity(app: dict[str, Any], app_id: str) -> Found:
         yield ("app", "id"), f"must be the name of the folder, {app_id}, is {own}"
     if paths.is_reserved(own):
         yield ("app", "id"), "is reserved for units of archy's own"
+    needs = items(app, "dependencies", ("app_id",))
     named: list[tuple[Path, str]] = [
-        (("app", key), app[key]) for key in ("companion_of", "part_of", "provides") if app.get(key)
-    ]
-    named += [
-        (("app", "dependencies", index, "app_id"), entry["app_id"])
-        for index, entry in items(app, "dependencies", ("app_id",))
+        *((("app", key), app[key]) for key in ("companion_of", "part_of", "provides") if app.get(key)),
+        *((("app", "dependencies", index, "app_id"), entry["app_id"]) for index, entry in needs),
     ]
     for at, name in named:
         if paths.is_reserved(name) and name != BITCOIN:
             yield at, "is reserved for units of archy's own"
         if name == own:
             yield at, "must be another app" if at[-1] != "provides" else "must be another name than the app's"
-    if app.get("companion_of") and app.get("part_of"):
-        yield ("app", "part_of"), "cannot stand beside companion_of"
-
-
-def _dependencies(app: dict[str, Any]) -> Found:
-    for index, entry in items(app, "dependencies", ()):
-        if len({*entry} - {"restart", "required"}) != 1:
-            yield ("app", "dependencies", index), "must hold one of storage, app_id, bitcoin"
-        elif "app_id" not in entry:
-            yield from (
-                (("app", "dependencies", index, key), "belongs to an app_id")
-                for key in entry
-                if key in ("restart", "required")
-            )
-
-
-def _one_shot(app: dict[str, Any]) -> Found:
-    container = container_of(app)
-    if container.get("restart") != "on-failure":
-        return
-    why = "cannot stand beside restart: on-failure, as the app runs to its end"
-    if "health_check" in app:
-        yield ("app", "health_check"), why
-    if (app.get("hooks") or {}).get("post_install"):
-        yield ("app", "hooks", "post_install"), why
-    for key in ("tty", "stdin_open", "stop_signal"):
-        if container.get(key):
-            yield ("app", "container", key), why
 
 
 def _network(app: dict[str, Any]) -> Found:
     container = container_of(app)
     at: Path = ("app", "container")
-    if "container" in app and "image" not in container and "build" not in container:
-        yield (*at, "image"), "is missing; give image, or build"
-    if "image" in container and "build" in container:
-        yield (*at, "build"), "cannot stand beside image: give one of the two"
     mode = container.get("network", SHARED_NETWORK)
     if container.get("image", "").endswith(_UNITS):
         yield (*at, "image"), f"must not end in {', '.join(_UNITS)}: that is what Quadlet calls its own files"
@@ -105,9 +70,7 @@ def _network(app: dict[str, Any]) -> Found:
     for key in ("network_aliases", "networks", "ipv4_address") if mode in ALONE else ():
         if container.get(key):
             yield (*at, key), f"needs a network, {mode} has no names"
-    further = list(items(container, "networks", ("name",)))
-    yield from twice((*at, "networks"), [(index, entry["name"]) for index, entry in further], "name")
-    for index, entry in further:
+    for index, entry in items(container, "networks", ("name",)):
         if entry["name"] == mode:
             yield (*at, "networks", index, "name"), "is the same as network"
         if entry["name"] in {*_REFUSED_NETWORKS, *ALONE} or entry["name"].endswith(_UNITS):
@@ -158,20 +121,21 @@ def _words(app: dict[str, Any]) -> Found:
                     yield at, "must be a plain name"
                 elif isinstance(value, str) and provisions.CONTROL.search(value):
                     yield at, "must not hold control characters"
-    places = {
-        "context": "must be a folder below that of the manifest",
-        "dockerfile": "must be a file below the context",
-    }
-    for key, why in places.items():
-        path = (container.get("build") or {}).get(key, ".")
-        if os.path.isabs(path) or ".." in path.split("/"):
-            yield ("app", "container", "build", key), why
+    build = {"context": ".", "dockerfile": ".", **(container.get("build") or {})}
+    if _leads_out(build["context"]):
+        yield ("app", "container", "build", "context"), "must be a folder below that of the manifest"
+    if _leads_out(build["dockerfile"]):
+        yield ("app", "container", "build", "dockerfile"), "must be a file below the context"
+
+
+def _leads_out(path: str) -> bool:
+    return os.path.isabs(path) or ".." in path.split("/")
 
 
 def _environment(app: dict[str, Any]) -> Found:
     given: list[str] | dict[str, str] = app.get("environment") or []
     mapped = isinstance(given, dict)
-    names = []
+    seen: dict[str, int] = {}
     for index, entry in enumerate(pairs(given)):
         name, _, value = (entry or "").partition("=")
         at: Path = ("app", "environment", name if mapped else index)
@@ -179,71 +143,68 @@ def _environment(app: dict[str, Any]) -> Found:
             yield at, "must not hold control characters"
         if mapped and not provisions.VARIABLE.fullmatch(name):
             yield at, "must be the name of an environment variable"
-        names.append((index, name))
-    if not mapped:
-        yield from twice(("app", "environment"), names)
+        if seen.setdefault(name, index) != index:
+            yield at, f"is the same as environment[{seen[name]}]"
 
 
 def _ports(app: dict[str, Any]) -> Found:
     taken: list[tuple[int, Port]] = []
     for index, entry in items(app, "ports", ("host",)):
         at: Path = ("app", "ports", index)
-        wanted = port(entry)
+        new = port(entry)
         spans = [span(entry[key]) for key in ("host", "container") if key in entry]
         if any(not 0 < first <= last < 65536 for first, last in spans):
             yield (*at, "host"), "must be a range of ports, the lower one first"
             continue
         if len({last - first for first, last in spans}) > 1:
             yield (*at, "container"), "must be a range as long as that of host"
-        if wanted.host < 1024:
-            yield (*at, "host"), f"must be 1024 or more for a rootless container, is {wanted.host}"
+        if new.host < 1024:
+            yield (*at, "host"), f"must be 1024 or more for a rootless container, is {new.host}"
         try:
-            address = ipaddress.ip_address("" if "%" in wanted.bind else wanted.bind)
+            address = ipaddress.ip_address("" if "%" in new.bind else new.bind)
         except ValueError:
-            yield (*at, "bind"), f"must be an IP address, is {quoted(wanted.bind)}"
+            yield (*at, "bind"), f"must be an IP address, is {quoted(new.bind)}"
             continue
         if entry.get("auth") == "local" and not address.is_loopback:
             yield (*at, "bind"), "must be a loopback address where auth is local"
         for other, one in taken:
-            if wanted.clashes(one):
+            if new.clashes(one):
                 yield (*at, "host"), f"is the same as ports[{other}]"
                 break
-        taken.append((index, wanted))
+        taken.append((index, new))
 
 
 def _volumes(app: dict[str, Any]) -> Found:
-    volumes = list(items(app, "volumes"))
-    targets = [(index, volume["target"].rstrip("/")) for index, volume in volumes if volume.get("target")]
-    yield from twice(("app", "volumes"), targets, "target")
-    for index, volume in volumes:
+    seen: dict[str, int] = {}
+    for index, volume in items(app, "volumes"):
         at: Path = ("app", "volumes", index)
-        source = volume.get("source")
-        if volume.get("target") and not provisions.is_normal(volume["target"]):
+        source, target = volume.get("source"), volume.get("target")
+        if target and seen.setdefault(target.rstrip("/"), index) != index:
+            yield (*at, "target"), f"is the same as volumes[{seen[target.rstrip('/')]}]"
+        if target and not provisions.is_normal(target):
             yield (*at, "target"), "must be a plain absolute path other than /, without . or .. or a / at its end"
         if source and volume.get("type") == "bind" and (reason := provisions.path_problem(source)):
             yield (*at, "source"), reason
         if source and volume.get("type") == "volume" and (not _VOLUME.fullmatch(source) or source.endswith(_UNITS)):
             yield (*at, "source"), "must be the plain name of a volume"
-        if {"rw", "ro"} <= set(volume.get("options") or ()):
-            yield (*at, "options"), "cannot be both rw and ro"
 
 
 def _health(app: dict[str, Any]) -> Found:
-    check = app.get("health_check")
-    if not check:
+    check = app.get("health_check") or {}
+    needed = "command" if check.get("type") == "exec" else "type"
+    if "test" not in check and needed not in check:  # the schema says so
         return
     try:
         health_check(check)
     except ValueError as error:
-        kind = "command" if check.get("type") == "exec" or "command" in check else "endpoint"
-        key = "test" if "test" in check else kind if "type" in check else "type"
+        key = next((key for key in ("test", "command") if key in check), "endpoint")
         yield ("app", "health_check", key), str(error)
 
 
 def _confinement(app: dict[str, Any]) -> Found:
     """Every place that breaks a rule, and why."""
-    told = parse.no_new_privileges(container_of(app))
-    if told is not None and told != (app.get("security") or {}).get("no_new_privileges", told):
+    given = parse.no_new_privileges(container_of(app))
+    if given is not None and given != (app.get("security") or {}).get("no_new_privileges", given):
         yield ("app", "container", "security_opt"), "says another no-new-privileges than security.no_new_privileges"
     for index, device in items(container_of(app), "devices"):
         # A grant for a directory is one for what is below it.

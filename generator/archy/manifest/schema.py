@@ -23,6 +23,6 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def document(content: bytes, file: str, name: str, may_be_empty: bool = False) -> Document:
-    """A file that nobody has checked before, with numbers where its schema wants them; raises `Refused`."""
+    """A file that was not checked before, with numbers where its schema wants them; raises `Refused`."""
     raw = load(content, file, untrusted=True, may_be_empty=may_be_empty)
     return replace(raw, data=typed(raw.data, schema(name)))

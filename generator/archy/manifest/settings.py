@@ -6,31 +6,24 @@ from __future__ import annotations
 from typing import Any
 
 from archy import paths
-from archy.errors import Refused
-from archy.manifest import schema as manifest_schema
+from archy.manifest import schema
 
 _LEAST_PRUNE = 550  # MiB, MIN_DISK_SPACE_FOR_BLOCK_FILES in bitcoin, src/validation.h
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the node's settings."""
-    return manifest_schema.schema("node")
-
-
 def parse(content: bytes | None, file: str = paths.NODE) -> dict[str, Any]:
     """The settings in a file's content, with defaults for what it leaves out; raises `Refused`."""
-    document = manifest_schema.document(content or b"", file, "node", may_be_empty=True)
+    document = schema.document(content or b"", file, "node", may_be_empty=True)
 
     from archy.manifest import validation
 
-    found = validation.problems(document, schema())
+    found = validation.problems(document, schema.schema("node"))
     bitcoin = document.data.get("bitcoin") if isinstance(document.data, dict) else None
     prune = bitcoin.get("prune") if isinstance(bitcoin, dict) else None
     if isinstance(prune, int) and 0 < prune < _LEAST_PRUNE:
         found.append((("bitcoin", "prune"), f"must be 0 or at least {_LEAST_PRUNE} (MiB), is {prune}"))
-    if found or document.problems:
-        raise Refused({*document.problems, *(document.problem(path, reason) for path, reason in found)})
-    return _with_defaults(document.data, schema())
+    validation.refuse(document, found)
+    return _with_defaults(document.data, schema.schema("node"))
 
 
 def _with_defaults(data: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from archy.errors import quoted
+from archy.errors import Refused, quoted
 from archy.manifest.document import Document, Path
 
 Found = list[tuple[Path, str]]
@@ -22,9 +22,18 @@ def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iter
         yield ValidationError("does not match")
 
 
+def _unique(_validator: Any, key: str, entries: Any, _schema: Any) -> Iterator[ValidationError]:
+    """No two entries of a list may have the same value under `key`."""
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        value = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(value, str) and seen.setdefault(value, index) != index:
+            yield ValidationError(str(seen[value]), path=(index, key))
+
+
 _extend: Any = validators.extend  # not typed in its stubs
 
-_Validator = _extend(Draft202012Validator, {"pattern": _pattern})
+_Validator = _extend(Draft202012Validator, {"pattern": _pattern, "unique": _unique})
 
 
 def problems(document: Document, schema: dict[str, Any]) -> Found:
@@ -36,10 +45,18 @@ def problems(document: Document, schema: dict[str, Any]) -> Found:
             known = error.schema.get("properties", {})
             found.update(((*path, key), _unknown(key, known)) for key in set(error.instance) - set(known))
         elif error.validator == "required":
-            found.update(((*path, key), "is missing") for key in error.validator_value if key not in error.instance)
+            reason = error.schema.get("reason", "is missing")
+            found.update(((*path, key), reason) for key in error.validator_value if key not in error.instance)
         else:
             found.add((path, _reason(error)))
     return list(found)
+
+
+def refuse(document: Document, found: Iterable[tuple[Path, str]]) -> None:
+    """Raise `Refused` with these problems and those of the document itself, if there are any."""
+    problems = {*document.problems, *(document.problem(path, reason) for path, reason in found)}
+    if problems:
+        raise Refused(problems)
 
 
 def _unknown(key: str, known: dict[str, Any]) -> str:
@@ -72,6 +89,10 @@ def _reason(error: Any) -> str:
             return f"must hold one of {', '.join(error.schema['properties'])}"
         case "uniqueItems":
             return "holds the same value twice"
+        case "unique":
+            return f"is the same as {error.absolute_path[-3]}[{error.message}]"
+        case "not" | "oneOf":
+            return str(error.schema["reason"])
     return str(error.message)
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What a person asks for: install, remove, start, stop, switch, rotate."""
+"""The operations of a person: install, remove, start, stop, switch, rotate."""

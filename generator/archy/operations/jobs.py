@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Starts and stops that a person waits for: how they go, and why they fail."""
+"""Jobs of systemd that a person waits for: their progress, and the reason if they fail."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def start(what: str, names: list[str]) -> None:
     before = dict.fromkeys(units, 0) | {name: unit.restarts for name, unit in systemd.units(units).items()}
 
     def failing() -> list[str]:
-        """Who has failed meanwhile. systemd tries again, and the job may wait for that; a person should know.
+        """The apps that have failed meanwhile. systemd tries again, and the job may wait for that.
 
-        An attempt that is just being made may be the one that succeeds.
+        An attempt that is under way may succeed.
         """
         found = systemd.units(units).values()
         failed = {one.name for one in found if one.restarts > before[one.name] and one.is_restarting}
         return [name for name in names if paths.unit(name) in failed]
 
     begun = [(name, systemd.job("start", paths.unit(name))) for name in names]
-    failed = [name for name, job in begun if not await_job(name, job, "starting", "ready", failing)]
-    failed = failing() or failed  # the first one may only wait for another that fails
+    failed = [name for name, job in begun if not _wait(name, job, "starting", "ready", failing)]
+    failed = failing() or failed  # an app may only wait for another one that fails
     for name in failed:
         for line in systemd.journal(paths.unit(name), 15):
             progress(f"  {line}")
@@ -42,48 +42,58 @@ def start(what: str, names: list[str]) -> None:
         raise CannotDo(what, unit, "did not start, see above", f"systemctl status {unit}")
 
 
-def await_job(
+def stop(what: str, app_id: str) -> None:
+    """Stop an app if it has a unit, and wait, however long that takes; raises CannotDo if it fails."""
+    unit = systemd.unit(app_id)
+    job = systemd.job("stop", unit.name) if unit and (unit.loaded or unit.masked) else None
+    if job and not _wait(app_id, job, "stopping", "stopped"):
+        name = paths.unit(app_id)
+        raise CannotDo(what, name, "could not be stopped, see above", f"systemctl status {name}")
+
+
+def _wait(
     app_id: str, job: subprocess.Popen[str], doing: str, done: str, failing: Callable[[], list[str]] = list
 ) -> bool:
-    """Wait for a job, however long it takes, and say how it goes. Interrupting the wait does not interrupt the job.
+    """Wait for a job, however long it takes, and print its progress. To interrupt the wait does not interrupt the job.
 
-    The wait ends, too, once something is `failing`: what that is, is said in the place of how the job ended.
+    The wait also ends once an app is `failing`, which is then printed instead of the job's result.
     """
     since, progress = time.monotonic(), Progress()
     try:
         while True:
-            waits, amount = _waits(app_id) if doing == "starting" else ("", "")
+            waits, amount = _waits_for(app_id) if doing == "starting" else ("", "")
             progress.show(f"{app_id}: {waits or doing}", f"{amount} {time.monotonic() - since:.0f} s".strip())
             try:
-                _, said = job.communicate(timeout=_POLL)
+                _, error = job.communicate(timeout=_POLL)
             except subprocess.TimeoutExpired:
-                if bad := failing():
+                if failed := failing():
                     job.terminate()
                     job.communicate()
-                    whose = "" if app_id in bad else f", because of {', '.join(bad)}"
-                    progress.show(f"{app_id}: does not start{whose}; systemd goes on trying")
+                    cause = "" if app_id in failed else f", because of {', '.join(failed)}"
+                    progress.show(f"{app_id}: does not start{cause}; systemd tries again")
                     return False
                 continue
-            progress.show(f"{app_id}: {done}" if job.returncode == 0 else f"{app_id}: {' '.join(said.split())}")
+            progress.show(f"{app_id}: {done}" if job.returncode == 0 else f"{app_id}: {' '.join(error.split())}")
             return job.returncode == 0
     finally:
         progress.done()
 
 
-def _waits(app_id: str) -> tuple[str, str]:
-    """What an app waits for before its start, and how much of that has come, which changes all the time."""
-    found = systemd.units([paths.image_unit(app_id), paths.wait_unit(app_id)])
-    said = {name: unit.status_text for name, unit in found.items() if unit.is_activating and unit.status_text}
-    if says := said.get(paths.image_unit(app_id)):
-        text, _, amount = says.rpartition(": ") if says.endswith(pull.SO_FAR) else (says, "", "")
+def _waits_for(app_id: str) -> tuple[str, str]:
+    """What an app waits for before its start, and the amount of it that has come, which changes all the time."""
+    image, wait = paths.image_unit(app_id), paths.wait_unit(app_id)
+    units = systemd.units([image, wait]).values()
+    texts = {unit.name: unit.status_text for unit in units if unit.is_activating}
+    if text := texts.get(image):
+        text, _, amount = text.rpartition(": ") if text.endswith(pull.SO_FAR) else (text, "", "")
         return f"waiting for its image: {text}", amount
-    return said.get(paths.wait_unit(app_id), ""), ""
+    return texts.get(wait, ""), ""
 
 
 def apply(what: str) -> None:
-    """Let what is installed now take effect: files, also of others that it concerns; units; restarts of who needs it.
+    """Put the installed apps into force: derived files, units, and the restarts that follow from them.
 
-    What is wrong is said; the start of that app fails, and the others are started.
+    Problems are printed; the start of that app fails, and the others are started.
     """
     prepare("/", installed.ids("/")[0])
     ctl(what, "daemon-reload")
@@ -91,9 +101,9 @@ def apply(what: str) -> None:
 
 
 def ctl(what: str, *arguments: str) -> None:
-    """Run systemctl; raises CannotDo with what it says."""
+    """Run systemctl; raises CannotDo with its error."""
     try:
         systemd.systemctl(*arguments)
     except subprocess.CalledProcessError as error:
-        why = " ".join(error.stderr.split())
-        raise CannotDo(what, "systemctl " + " ".join(arguments), why, f"mend that, then: archy app {what}") from None
+        where, reason = f"systemctl {' '.join(arguments)}", " ".join(error.stderr.split())
+        raise CannotDo(what, where, reason, f"repair that, then: archy app {what}") from None

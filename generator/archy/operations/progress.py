@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How `archy` speaks: results on standard output, progress and errors on standard error, colour on terminals only."""
+"""How an operation speaks: lines of progress on standard error, and one kind of error, with its exit code."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ OK, FAILED, USAGE, REFUSED, NO_SUCH_APP, NOT_PERMITTED = range(6)
 
 @dataclass(eq=False)  # not frozen: Python itself sets attributes of an exception
 class CannotDo(Exception):
-    """An error as a person reads it: what could not be done, where, why, and a hint. `code` is the exit code."""
+    """An error as a person reads it: what could not be done, where, the reason, a hint, and the exit code."""
 
     what: str
     where: str
-    why: str
+    reason: str
     hint: str = ""
     code: int = FAILED
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.where}: {self.why}"
+        return f"{self.what}: {self.where}: {self.reason}"
 
 
 def progress(text: str) -> None:
@@ -36,7 +36,7 @@ class Progress:
         self._live = sys.stderr.isatty()
 
     def show(self, text: str, detail: str = "") -> None:
-        """Show where things are; `detail` (a running time, say) changes too often to be printed as lines."""
+        """Show a state; `detail` (a running time, say) changes too often to be printed as lines."""
         if self._live:
             sys.stderr.write(f"\r\x1b[K{text}{f' {detail}' if detail else ''}")
             sys.stderr.flush()

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""`archy app install` and `archy app remove`.
+"""`archy app remove`: an app and what belongs to it are stopped and unlinked; data, volumes and secrets stay.
 
-Both are a few idempotent steps, and what is done already is not done again: cut short anywhere, the same command
-finishes. Installing is a link, a reload and a start; an operator can do the same by hand.
+A step that is done is not done again: after an interruption, the same command completes the removal.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from archy.apps import accepted, catalogue
 from archy.apps.catalogue import Entry
 from archy.host import steps, systemd, write
 from archy.operations import jobs, preflight
-from archy.operations.progress import NO_SUCH_APP, CannotDo, progress
+from archy.operations.progress import CannotDo, progress
 from archy.prepare.prepare import locked
 from archy.units import quadlet
 
 _NETWORK_TIME = 30  # seconds
 
 
-def _kept(app_id: str) -> list[str]:
+def kept(app_id: str) -> list[str]:
     """Where an operator's own apps of that ID are kept after their removal, the newest last."""
     pattern = re.compile(rf"\.removed-{re.escape(app_id)}\.([0-9]+)")
     found = [match for name in os.listdir(paths.APPS) if (match := pattern.fullmatch(name))]
@@ -35,21 +34,17 @@ def remove(app_id: str) -> None:
     every = catalogue.entries("/")
     known = {entry.id: entry for entry in every}
     unit = systemd.unit(app_id)
-    if app_id not in known and not (unit and unit.generated and not paths.is_reserved(app_id)):
-        raise CannotDo(what, paths.APPS, f"there is no app {app_id}", "archy app list shows all", NO_SUCH_APP)
+    # A unit may outlive its app's folder, if the operator deleted that.
+    if app_id in known or not (unit and unit.generated and not paths.is_reserved(app_id)):
+        preflight.refuse_part(what, preflight.find(what, app_id, every))
     names = catalogue.stopped_in_order(every, app_id)
-    own = known[app_id].names if app_id in known else (app_id,)
-    if app_id in known:
-        preflight.refuse_part(what, known[app_id])
-    for entry in every:
-        if entry.installed and entry.app and entry.id not in names and set(own) & set(entry.app.need_ids):
+    for entry in catalogue.dependents(every, app_id):
+        if entry.id not in names:
             raise CannotDo(what, entry.id, f"needs {app_id}", f"archy app remove {entry.id}")
     for name in names:
         if name != app_id and not known[name].installed:
             continue
-        unit = systemd.unit(name)
-        if unit and unit.loaded and not jobs.await_job(name, systemd.job("stop", unit.name), "stopping", "stopped"):
-            raise CannotDo(what, unit.name, "could not be stopped, see above", f"systemctl status {unit.name}")
+        jobs.stop(what, name)
         with locked("/"):
             unlink(name, known.get(name))
         progress(f"{name}: removed")
@@ -66,10 +61,10 @@ def unlink(app_id: str, entry: Entry | None) -> None:
     if os.path.islink(path):
         write.remove("/", path)
     elif entry is not None and entry.installed:
-        last = _kept(app_id)[-1:]
-        kept = f"{paths.APPS}/.removed-{app_id}.{int(last[0].rpartition('.')[2]) + 1 if last else 0}"
-        write.move("/", path, kept)
-        progress(f"{app_id}: its manifest is kept in {kept}")
+        last = kept(app_id)[-1:]
+        target = f"{paths.APPS}/.removed-{app_id}.{int(last[0].rpartition('.')[2]) + 1 if last else 0}"
+        write.move("/", path, target)
+        progress(f"{app_id}: its manifest is kept in {target}")
     accepted.forget("/", app_id)
     made = (f"{paths.PREPARED}/{app_id}.json", f"{paths.STARTED}/{app_id}.json", f"{paths.ENVIRONMENTS}/{app_id}.env")
     for leftover in (f"{paths.STOPPED}/{app_id}", *made):

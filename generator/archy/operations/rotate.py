@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Secrets get another value, and no app is locked out meanwhile.
+"""`archy secret rotate`: a secret gets a new value, and no app is locked out meanwhile.
 
-While a rotation lasts, the value before is beside the secret, in a file whose name ends in `.previous`, and whoever
-checks logins accepts both. It is over when every app that runs was started with the new one; a pass sees that and
-removes the file. So nothing is lost when the power fails, or the command is interrupted: the passes go on.
+While a rotation lasts, the previous value is beside the secret, in a file whose name ends in `.previous`, and servers
+that check logins accept both. It is complete when every running app was started with the new value; then a pass removes
+the file. So nothing is lost if the power fails or the command is interrupted: the passes go on.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _HARMLESS = "uptime"
 
 
 def rotate(name: str) -> None:
-    """Give a secret a new value, wait until all who use it have it, and prove it where there is a way to."""
+    """Give a secret a new value, wait until all apps that use it have it, and prove it where that is possible."""
     what = f"rotate {name}"
     declared = _declared(what, name)
-    # Cut short before the new value was written, both are the same: then there is nothing yet to go on with.
+    # After an interruption before the new value was written, both are the same: then there is nothing to continue.
     if _value(name + PREVIOUS) not in ("", _value(name)):
-        progress(f"{name}: an earlier rotation is not over yet, going on with that")
+        progress(f"{name}: continues an earlier rotation, which is not complete yet")
     else:
         with locked("/"):
             _begin(declared)
@@ -55,13 +55,13 @@ def _declared(what: str, name: str) -> model.Secret:
     if not found:
         raise CannotDo(what, secret_path(name), "no installed app declares it", "archy secret list", NO_SUCH_APP)
     if not any(declared.rotatable for declared in found):
-        why = "its app may keep it in its data, where archy cannot change it"
-        raise CannotDo(what, secret_path(name), why, "change it in the app itself", REFUSED)
+        reason = "its app may keep it in its data, where archy cannot change it"
+        raise CannotDo(what, secret_path(name), reason, "change it in the app itself", REFUSED)
     return found[0]
 
 
 def _begin(declared: model.Secret) -> None:
-    """The value before is kept first: cut short after that, there is one value still, and it is the old one."""
+    """Keep the previous value first: after an interruption then, the old value is still the only one."""
     for name in declared.names:
         content = read.read(secret_path(name))
         if content is not None:
@@ -76,7 +76,7 @@ def _value(name: str) -> str:
 
 
 def _finish(what: str, name: str) -> None:
-    """Have passes made until nobody runs with another value than the new one, and the value before is gone."""
+    """Start passes until no app runs with another value than the new one, and the previous value is removed."""
     line, since = Progress(), time.monotonic()
     try:
         while True:
@@ -85,26 +85,26 @@ def _finish(what: str, name: str) -> None:
             if not waiting and not os.path.lexists(secret_path(name + PREVIOUS)):
                 line.show(f"{name}: all apps have the new value")
                 return
-            text = f"waiting for {', '.join(waiting)}" if waiting else "the value before goes"
+            text = f"waiting for {', '.join(waiting)}" if waiting else "waiting until the previous value is removed"
             line.show(f"{name}: {text}", f"{time.monotonic() - since:.0f} s")
             time.sleep(_POLL)
     finally:
         line.done()
 
 
-def _prove(what: str, before: str, now: str) -> None:
-    """Ask bitcoind with every login, by a call that it may make: the new one is let in, the one before is not."""
+def _prove(what: str, old: str, new: str) -> None:
+    """Call bitcoind with every login: the new one must be accepted, the previous one refused."""
     url = rpc.URL
     line = Progress()
     while True:
         state = current.observe("/", reconcile_status.load("/"))
         provider = next((app for app in state.apps if app.summary and app.summary["provides"] == BITCOIN), None)
         if provider is None or not plan.runs(provider):
-            progress("bitcoind does not run: not proven by calls; it starts with the new value only")
+            progress("bitcoind does not run, so no call proves the new value; it starts with that only")
             return
         if provider.unit.is_up and not provider.unit.has_job:
             break
-        line.show(f"waiting for {provider.id}, to ask it")
+        line.show(f"waiting for {provider.id}, to test the logins")
         time.sleep(_POLL)
     line.done()
     calls: Mapping[str, list[str] | None] = {
@@ -114,21 +114,21 @@ def _prove(what: str, before: str, now: str) -> None:
     for user, listed in calls.items():
         call = next((one for one in listed or () if one.startswith("get")), _HARMLESS)
         try:
-            accepted, refused = (is_let_in(url, user, logins.password(value, user), call) for value in (now, before))
+            new_works, old_works = (is_let_in(url, user, logins.password(value, user), call) for value in (new, old))
         except OSError as error_:
-            raise CannotDo(what, url, f"cannot be asked: {error_}", "archy status") from None
-        if not accepted:
+            raise CannotDo(what, url, f"does not answer: {error_}", "archy status") from None
+        if not new_works:
             raise CannotDo(what, url, f"the new login of {user} is not accepted", "archy status")
-        if refused:
-            raise CannotDo(what, url, f"the login of {user} from before is still accepted", "archy status")
-        progress(f"{user}: the new login works ({call}), the one before does not")
+        if old_works:
+            raise CannotDo(what, url, f"the previous login of {user} is still accepted", "archy status")
+        progress(f"{user}: the new login works ({call}), the previous one does not")
 
 
 def is_let_in(url: str, user: str, password: str, call: str) -> bool:
-    """Whether an RPC server knows a login. That it does not allow the call, or that it fails, is as good."""
+    """Whether an RPC server accepts a login. A call that it does not allow, or that fails, proves that as well."""
     for left in reversed(range(_TRIES)):
         try:
-            rpc.OPENER.open(rpc.asking(url, user, password, call), timeout=_TIMEOUT).close()
+            rpc.OPENER.open(rpc.request_of(url, user, password, call), timeout=_TIMEOUT).close()
         except error.HTTPError as answer:
             return answer.code != 401
         except OSError:  # it may be starting just now

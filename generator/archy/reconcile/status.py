@@ -16,7 +16,6 @@ from archy.bitcoin import rpc
 from archy.health.current import AppState, NodeState
 from archy.health.liveness import HEALTHY, NONE, STARTING
 from archy.host import read
-from archy.images import pull
 from archy.reconcile.plan import Plan
 from archy.reconcile.restarts import reasons
 from archy.reconcile.unchanged import iso
@@ -150,7 +149,7 @@ def _state_problem(app: AppState, node: NodeState) -> str:
     """What is wrong with the state that the app is in; empty if nothing."""
     unit, summary = app.unit, app.summary
     # The first attempt to get an image may take long, and is no fault.
-    image = f"waiting for its image: {app.image_status}" if app.image_status.startswith(pull.CANNOT) else ""
+    image = f"waiting for its image: {app.image_status}" if app.image_failed else ""
     often = f"was restarted {unit.restarts} times" if app.restarts_often else ""
     if often and unit.exit_status:
         often += f", ended last with exit status {unit.exit_status}"

@@ -263,7 +263,7 @@ def test_what_changed_since_the_check_is_not_kept(node: Node, before: bool) -> N
     node.app("web", "good 2")
     checked = apps_accepted.version(node.name, "web")
     node.write("/etc/archy/apps/web/t.j2", "not looked at")
-    with pytest.raises(OSError, match="has changed while it was looked at"):
+    with pytest.raises(OSError, match="has changed while it was read"):
         apps_accepted.store(node.name, "web", checked)
     assert accepted(node) == kept
 

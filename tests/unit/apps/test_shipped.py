@@ -15,6 +15,7 @@ from support import REPO, SHIPPED
 from archy import paths
 from archy.host import read
 from archy.manifest import grants, load
+from archy.manifest import schema as manifest_schema
 from archy.manifest.model import App
 
 EXAMPLES = sorted(path.name for path in (REPO / "docs/examples").iterdir())
@@ -115,7 +116,7 @@ def test_a_manifest_is_good(folder: Path) -> None:
 
 
 def test_the_order_has_every_key() -> None:
-    schema = load.schema()
+    schema = manifest_schema.schema("manifest")
     assert sorted(ORDER["app"]) == sorted(schema["properties"]["app"]["properties"])
     assert sorted(ORDER["container"]) == sorted(schema["$defs"]["container"]["properties"])
 

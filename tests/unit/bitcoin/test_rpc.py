@@ -114,12 +114,15 @@ STARTING = (500, json.dumps({"result": None, "error": {"code": -28, "message": "
         ((500, b'{"error": null}'), "Internal Server Error"),
         ((500, b'{"error": "plain"}'), "Internal Server Error"),
         ((500, b"[]"), "Internal Server Error"),
-        ((200, b""), "answers oddly: Expecting value: line 1 column 1 (char 0)"),
-        ((200, b"{}"), "answers oddly: 'result'"),
-        ((200, b"[]"), "answers oddly: list indices must be integers or slices, not str"),
-        (result(None), "answers oddly: 'NoneType' object is not subscriptable"),
-        (result({}), "answers oddly: 'pruned'"),
-        (result({**CHAIN, "verificationprogress": "much"}), "answers oddly: could not convert string to float: 'much'"),
+        ((200, b""), "unexpected answer: Expecting value: line 1 column 1 (char 0)"),
+        ((200, b"{}"), "unexpected answer: 'result'"),
+        ((200, b"[]"), "unexpected answer: list indices must be integers or slices, not str"),
+        (result(None), "unexpected answer: 'NoneType' object is not subscriptable"),
+        (result({}), "unexpected answer: 'pruned'"),
+        (
+            result({**CHAIN, "verificationprogress": "much"}),
+            "unexpected answer: could not convert string to float: 'much'",
+        ),
     ],
 )
 def test_answers_that_say_nothing(
@@ -139,7 +142,7 @@ def test_without_a_login(node: Node, serve: Callable[[Answers], None]) -> None:
     node.path(SECRET).unlink()
     with pytest.raises(OSError) as error:  # noqa: PT011
         rpc.ask(node.name)
-    assert str(error.value) == f"{SECRET} is not there"
+    assert str(error.value) == f"{SECRET} does not exist"
 
 
 def test_nobody_there(node: Node, serve: Callable[[Answers], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +201,7 @@ def test_one_that_does_not_answer_is_waited_for(node: Node, serve: Callable[[Ans
     serve({**GOOD, "getblockchaininfo": STARTING})
     assert wait.reason(node.name, "web") == "Bitcoin does not answer: Loading block index…"
     node.path(SECRET).unlink()
-    assert wait.reason(node.name, "web") == f"Bitcoin does not answer: {SECRET} is not there"
+    assert wait.reason(node.name, "web") == f"Bitcoin does not answer: {SECRET} does not exist"
 
 
 @pytest.mark.parametrize("levels", [(), ("any",), ("archival",), ("any", "archival")])

@@ -189,8 +189,8 @@ def test_only_root_may(archy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_an_installation_shows(world: World, active: str, says: str, shown: tuple[str, str]) -> None:
     name = "archy-image@web.service"
     world.units[name] = Unit(name, active=active, status_text=says)
-    assert jobs._waits("web") == shown
-    assert jobs._waits("other") == ("", "")
+    assert jobs._waits_for("web") == shown
+    assert jobs._waits_for("other") == ("", "")
     held = "archy-wait@other.service"
     world.units[held] = Unit(held, active="activating", status_text="Bitcoin is syncing: 12.3%")
-    assert jobs._waits("other") == ("Bitcoin is syncing: 12.3%", "")
+    assert jobs._waits_for("other") == ("Bitcoin is syncing: 12.3%", "")

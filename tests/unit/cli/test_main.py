@@ -259,12 +259,12 @@ def fail(error: BaseException) -> Any:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (OSError(28, "No space left on device", "/x"), 1, "archy: list: /x: No space left on device\nhint: run again with --debug for the whole story\n"),
-        (RuntimeError("odd"), 1, "archy: list: archy: odd\nhint: run again with --debug for the whole story\n"),
-        (RuntimeError(), 1, "archy: list: archy: RuntimeError\nhint: run again with --debug for the whole story\n"),
+        (OSError(28, "No space left on device", "/x"), 1, "archy: list: /x: No space left on device\nhint: run it again with --debug for the details\n"),
+        (RuntimeError("odd"), 1, "archy: list: archy: odd\nhint: run it again with --debug for the details\n"),
+        (RuntimeError(), 1, "archy: list: archy: RuntimeError\nhint: run it again with --debug for the details\n"),
         (CannotDo("do", "there", "so", "then", 4), 4, "archy: do: there: so\nhint: then\n"),
         (CannotDo("do", "there", "so"), 1, "archy: do: there: so\n"),
-        (KeyboardInterrupt(), 130, "\ninterrupted; what was begun goes on, and the same command takes it up again\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted; what has begun goes on, and the same command completes it\n"),
     ],
 )  # fmt: skip
 def test_errors(archy: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str) -> None:

@@ -260,7 +260,7 @@ def test_one_that_is_gone(here: Node, capsys: pytest.CaptureFixture[str]) -> Non
     here.path("/etc/archy/apps/web").mkdir()
     code, out, err = show(capsys, "web")
     assert (code, out) == (3, "")
-    assert err == f"/etc/archy/apps/web/manifest.yml: cannot be read, or is not there\n{REFUSED}"
+    assert err == f"/etc/archy/apps/web/manifest.yml: cannot be read, or does not exist\n{REFUSED}"
 
 
 @pytest.mark.parametrize("app", SHIPPED)

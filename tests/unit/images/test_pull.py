@@ -102,7 +102,7 @@ def test_what_is_there_is_used_whatever_comes_of_fetching_it_again(
     world.podman(exists=0, pull=pull, said="Error: connection refused\n")
     assert images_pull.fetch(IMAGE, policy) == 0
     assert world.asked == [EXISTS, *([command] if command else [])]
-    said = f"{IMAGE}: could not be fetched again: connection refused; the one that is there is used"
+    said = f"{IMAGE}: could not be fetched again: connection refused; the existing one is used"
     assert (said in capfd.readouterr().err) == bool(command and pull)
     assert not world.failures.exists()
 
@@ -112,9 +112,9 @@ def test_what_cannot_be_had_is_said_and_counted(world: World, capfd: pytest.Capt
     why = "initializing source: no route to host"
     for attempt in (1, 2, 3):
         assert images_pull.fetch(IMAGE, "missing") == 1
-        now = f"STATUS=cannot be had: {why}; attempt {attempt}"
-        first = f"STATUS=fetching {IMAGE}" if attempt == 1 else now
-        assert world.told == [first, now]
+        now = [f"STATUS=cannot be had: {why}; attempt {attempt}", "ERRNO=5"]
+        first = [f"STATUS=fetching {IMAGE}"] if attempt == 1 else now
+        assert world.told == [*first, *now]
         assert json.loads(world.failures.read_text()) == {"count": attempt, "why": why}
         assert f"cannot be had: {why}; attempt {attempt}\n" in capfd.readouterr().err
     world.podman()
@@ -126,7 +126,7 @@ def test_what_cannot_be_had_is_said_and_counted(world: World, capfd: pytest.Capt
 def test_what_was_made_here_is_never_fetched(world: World, image: str, policy: str) -> None:
     assert images_pull.fetch(image, policy) == 1
     why = f"{image} is not on this node, and is never fetched; load it: archy image load FILE"
-    assert world.told == [f"STATUS=cannot be had: {why}; attempt 1"]
+    assert world.told == [f"STATUS=cannot be had: {why}; attempt 1", "ERRNO=5"]
     world.podman(exists=0)
     assert images_pull.fetch(image, policy) == 0
     assert {line.partition(" ")[0] for line in world.asked} == {"image"}
@@ -161,7 +161,7 @@ def test_what_hangs_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch, t
     assert images_pull.fetch(IMAGE, "always") == code
     assert time.monotonic() - began < 20
     if code:
-        assert world.told[-1].startswith(f"STATUS=cannot be had: {IMAGE}: nothing came for ")
+        assert world.told[-2].startswith(f"STATUS=cannot be had: {IMAGE}: nothing came for ")
 
 
 def test_as_long_as_bytes_come_it_may_take_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,10 +248,10 @@ def test_which_image_an_app_wants(node: Node) -> None:
     node.app("web", app_text("web", "pull_policy: newer"))
     found, _ = node.generate()
     node.write("/run/systemd/generator/archy-web.service", found["archy-web.service"])
-    assert images_pull.wanted(node.name, "web") == (IMAGE, "newer")
-    assert images_pull.wanted(node.name, "other") == ("", "")
+    assert images_pull.image_of(node.name, "web") == (IMAGE, "newer")
+    assert images_pull.image_of(node.name, "other") == ("", "")
     node.write("/run/systemd/generator/archy-bad.service", "[Service]\nExecStart=/bin/false\n")
-    assert images_pull.wanted(node.name, "bad") == ("", "")
+    assert images_pull.image_of(node.name, "bad") == ("", "")
 
 
 @pytest.mark.parametrize("words", [[], ["a", "b"], ["../a"], ["-x"], [""]])
@@ -265,7 +265,7 @@ def test_main(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "")
     assert images_pull.main(["archy-image", "nobody-has-this"]) == 0
     assert world.asked == []
-    monkeypatch.setattr(images_pull, "wanted", lambda root, app_id: (IMAGE, "missing"))
+    monkeypatch.setattr(images_pull, "image_of", lambda root, app_id: (IMAGE, "missing"))
     assert images_pull.main(["archy-image", "web"]) == 0
     assert world.asked == [EXISTS, EXISTS, PULL]
     assert os.environ["XDG_RUNTIME_DIR"] == f"/run/user/{os.getuid()}"

@@ -202,8 +202,8 @@ def here(stack: Node, monkeypatch: pytest.MonkeyPatch) -> Node:
 @pytest.mark.parametrize(
     ("old", "new", "where", "why", "hint", "code"),
     [
-        ("nobody", "two", "/usr/share/archy/apps", "there is no app nobody", "archy app list shows all", NO_SUCH_APP),
-        ("one", "nobody", "/usr/share/archy/apps", "there is no app nobody", "archy app list shows all", NO_SUCH_APP),
+        ("nobody", "two", "/etc/archy/apps, /usr/share/archy/apps", "there is no app nobody", "archy app list shows all", NO_SUCH_APP),
+        ("one", "nobody", "/etc/archy/apps, /usr/share/archy/apps", "there is no app nobody", "archy app list shows all", NO_SUCH_APP),
         ("two", "elsewhere", "two", "is not installed", "archy app install elsewhere", NO_SUCH_APP),
         *(
             (old, new, new, f"{old} and {new} are no alternatives: they do not provide the same", "archy app show tells what an app provides", REFUSED)
@@ -213,7 +213,7 @@ def here(stack: Node, monkeypatch: pytest.MonkeyPatch) -> Node:
             ("one", new, f"DIR/usr/share/archy/apps/{new}", f"one and {new} do not keep their data in the same place, as the same user", "compare volumes and data_uid of their manifests", REFUSED)
             for new in ("elsewhere", "reads", "other-user", "other-owner")
         ),
-        ("one", "taken", "taken", "wants port 8080/tcp, which web has", "archy app remove web", 1),
+        ("one", "taken", "taken", "needs port 8080/tcp, which web uses", "archy app remove web", 1),
         ("one", "broken", "DIR/usr/share/archy/apps/broken", "its manifest is refused, see above", "archy app validate DIR/usr/share/archy/apps/broken", REFUSED),
     ],
 )  # fmt: skip
@@ -222,7 +222,7 @@ def test_switches_that_are_refused(here: Node, old: str, new: str, where: str, w
     with pytest.raises(CannotDo) as refused:
         switch.switch(old, new)
     error = refused.value
-    assert (error.where, error.why) == (where.replace("DIR", here.name), why)
+    assert (error.where, error.reason) == (where.replace("DIR", here.name), why)
     assert (error.hint, error.code) == (hint.replace("DIR", here.name), code)
     assert sorted(os.listdir(here.path("/etc/archy/apps"))) == before
     assert installed.stopped(here.name) == set()

@@ -351,7 +351,7 @@ def test_a_folder_that_changes_after_its_check_is_not_accepted(
     during(monkeypatch, build, "build", lambda: node.write(f"/etc/archy/apps/web/{what}", "app: 1"))
     assert node.prepare() == 0
     message = said(capsys)[1]
-    assert message.endswith("apps/web: has changed while it was looked at; it is looked at again at the next start")
+    assert message.endswith("apps/web: has changed while it was read; it is read again at the next start")
     accepted = node.path("/etc/archy/accepted")
     assert (accepted / "web/manifest.yml").read_text() == app_text("web", filed("template: t.j2"))
     assert (accepted / "web/t.j2").read_text() == "old"

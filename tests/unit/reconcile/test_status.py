@@ -101,7 +101,7 @@ STARTING = {"active": "activating", "sub": "start"}
         pytest.param(running(sub="exited", one_shot=True), OK, "completed", [], id="completed"),
         pytest.param(running(active="failed", sub="failed", failure="no"), DEGRADED, "failed", ["no"], id="failed-and-we-know-why"),
         pytest.param(down(has_job=True, image_status="fetching x: 3 MB so far"), OK, "waiting", [], id="image-on-its-way"),
-        pytest.param(down(has_job=True, image_status="cannot be had: y; attempt 2"), DEGRADED, "waiting", ["waiting for its image: cannot be had: y; attempt 2"], id="image-cannot-be-had"),
+        pytest.param(down(has_job=True, image_status="cannot be had: y; attempt 2", image_failed=True), DEGRADED, "waiting", ["waiting for its image: cannot be had: y; attempt 2"], id="image-cannot-be-had"),
         pytest.param(running(active="activating", sub="auto-restart", restarts=9, image_status="fetching x"), OK, "waiting", [], id="image-lost"),
         pytest.param(running(comparable=False), OK, "running", [], id="started-by-nobody-knows-what"),
         pytest.param(running(summary=None), OK, "running", [], id="never-good"),

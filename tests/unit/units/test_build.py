@@ -137,7 +137,7 @@ def test_a_refused_unit_states_ten_reasons_at_most(node: Node) -> None:
     [
         (app_text(app="ports: 1"), f'{FILE}:7:3: app.ports: must be a list, is "1"'),
         ("", f"{FILE}:1:1: is empty"),
-        (None, f"{FILE}: cannot be read, or is not there"),
+        (None, f"{FILE}: cannot be read, or does not exist"),
     ],
 )
 def test_the_last_good_version_stays_in_force(node: Node, turned: str | None, message: str) -> None:

@@ -72,7 +72,7 @@ def test_links_that_lead_nowhere(node: Node) -> None:
     found, warnings = node.generate()
     assert list(found) == expected("file", "gone", "loop", "web")
     assert warnings == [
-        f"/etc/archy/apps/{name}/manifest.yml: cannot be read, or is not there" for name in ("file", "gone", "loop")
+        f"/etc/archy/apps/{name}/manifest.yml: cannot be read, or does not exist" for name in ("file", "gone", "loop")
     ]
 
 
