@@ -118,8 +118,8 @@ def archy_is_well() -> bool:
 
 
 def last_pass() -> str:
-    """When the last pass ended."""
-    command = ["systemctl", "show", "--property=ExecMainExitTimestampMonotonic", "archy-reconcile.service"]
+    """When the last tick ended."""
+    command = ["systemctl", "show", "--property=ExecMainExitTimestampMonotonic", "archy-tick.service"]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 

@@ -2,7 +2,7 @@
 """Runs in a node: `bench_tick.py APPS RUNS` prints what a tick costs that finds nothing to do, as JSON.
 
 CPU time is user and system time of a program and all it started, wall time its own; both in ms, medians. What PID 1
-spends to answer is beside it. `podman ps`, the tick's question to Podman and its pass are run in turns. What a tick
+spends to answer is beside it. `podman ps` and the tick are run in turns. What a tick
 costs the whole node, its units and their sandboxes included, is counted by the kernel: see `whole_node`.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 RECONCILE = "/usr/libexec/archy/archy-reconcile"
+TICK = "/usr/libexec/archy/archy-tick"
 TIMER = "archy-reconcile.timer"
 QUIET = Path("/run/archy/unchanged")  # see unchanged.py
 WINDOW = 3.0  # seconds: more than a tick takes that finds nothing to do
@@ -134,8 +135,7 @@ def main() -> None:
     first = install(count)[0]
     commands = {
         "podman ps": as_user("podman", "ps", "--all", "--format", "json"),
-        "ask": as_user("/usr/libexec/archy/archy-probe"),
-        "reconcile": [RECONCILE],
+        "tick": [TICK],
     }
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     manager = []
@@ -143,7 +143,7 @@ def main() -> None:
         for name, command in commands.items():
             before = pid1()
             samples[name].append(timed(command))
-            if name == "reconcile":
+            if name == "tick":
                 manager.append(pid1() - before)
     result: dict[str, object] = {
         name: {key: statistics.median(sample[key] for sample in found) for key in found[0]}

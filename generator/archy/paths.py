@@ -28,6 +28,7 @@ STARTED = "/run/archy/started"
 FACTS = "/run/archy/facts.json"
 STATUS = "/run/archy/status.json"
 LOCK = "/run/archy/lock"
+PASS_LOCK = "/run/archy/pass.lock"
 
 # Files for containers, besides their data; the service user's, as Podman reads them.
 ENVIRONMENTS = "/run/archipelago/env"
@@ -93,6 +94,7 @@ _RESERVED = frozenset(
         "rebuild",
         "reconcile",
         "recover",
+        "tick",
         "wait",
     ]
 )

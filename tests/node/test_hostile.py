@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         standin("takes", extra=["volumes:", "- {type: volume, source: good-data, target: /good}"]),
         r"app\.volumes\[0\]\.source: needs a grant",
     ),
-    "tick": (standin("tick", extra=["part_of: reconcile"]), r"app\.part_of: is reserved"),
+    "clock": (standin("clock", extra=["part_of: reconcile"]), r"app\.part_of: is reserved"),
     "waits": (
         standin("waits", extra=["dependencies: [{app_id: reconcile, required: false}]"]),
         r"app\.dependencies\[0\]\.app_id: is reserved",

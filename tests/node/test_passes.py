@@ -20,7 +20,7 @@ ONE = [
 ]
 OURS = [
     *(f"archy-reconcile.{kind}" for kind in ("service", "timer", "path")),
-    *(f"archy-{name}.service" for name in ("probe", "recover", "hold", "prepare", "all", "net-network")),
+    *(f"archy-{name}.service" for name in ("tick", "probe", "recover", "hold", "prepare", "all", "net-network")),
     "archy.target",
     "archipelago-rearm.service",
 ]

@@ -35,13 +35,22 @@ _EARLY = 0.9  # of its interval, after which an app is asked again: ticks are no
 
 def main(argv: list[str]) -> int:
     """The entry point. Exit codes: 0, whatever was found, 75 (EX_TEMPFAIL) if nothing can be found out now."""
+    found = probe()
+    if found is None:
+        return os.EX_TEMPFAIL
+    print(found[0])
+    return 0
+
+
+def probe() -> tuple[str, str] | None:
+    """Ask: all that was found, as JSON, and its digest; None if nothing can be found out now."""
     uid = os.getuid()
     runtime = user.runtime_directory(uid)
     os.environ |= user.environment(uid)
     # Without its user's manager Podman would keep its state elsewhere, and find it again nowhere.
     if not os.path.exists(f"{runtime}/bus"):
         print(f"the manager of user {uid} does not run: systemctl start user@{uid}.service", file=sys.stderr)
-        return os.EX_TEMPFAIL
+        return None
     before = _remembered("/")
     began = time.monotonic()
     timers = probe_podman.health_timers(runtime)
@@ -60,12 +69,11 @@ def main(argv: list[str]) -> int:
         "pasta": probe_podman.pasta(runtime),
         "timers": _stale(timers, running),
     }
-    found["digest"] = _digest(found)
+    digest = found["digest"] = _digest(found)
     content = json.dumps(found)
     with suppress(OSError):  # then the next one asks everything again
         volatile.write(paths.PROBE_CACHE, content)
-    print(content)
-    return 0
+    return content, digest
 
 
 def _stale(timers: "list[str]", running: "list[Container]") -> list[str]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EX_FAILED = 1
 UNIT = "archy-reconcile.service"
-_LOCK = "/run/archy/pass.lock"
 _SOON = 3.0  # seconds
 
 
@@ -33,13 +32,17 @@ def run(root: str, dry: bool) -> int:
     """Make a pass; with `dry`, print its steps and do nothing."""
     if dry:  # whoever looks, and may stop looking halfway, holds up nobody
         return _pass(root, dry)[0]
-    with locks.hold(root, _LOCK, lambda: print("waiting for another pass to finish", file=sys.stderr, flush=True)):
+    with locks.hold(root, paths.PASS_LOCK, _waiting):
         code, again = _pass(root, dry)
         if again is None:
             return code
         if again:
             _look_again(again)
         return code | _pass(root, dry)[0]
+
+
+def _waiting() -> None:
+    print("waiting for another pass to finish", file=sys.stderr, flush=True)
 
 
 def _look_again(seconds: float) -> None:

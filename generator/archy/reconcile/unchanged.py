@@ -7,7 +7,6 @@ stale, all that a pass would look at is as it was. Fast path: no heavy imports.
 
 import json
 import os
-import subprocess
 import time
 
 from archy import paths
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 _STATE = "/run/archy/unchanged"
-_LONGEST = 600.0  # seconds without a whole pass, whatever this says
+_LONGEST = 540.0  # seconds without a whole pass, whatever this says: a probe that is 600 s old is a problem
 _JUMP = 5.0  # seconds
 _FULL = 0.05  # of the disk left
-_TIMEOUT = 30.0
 _MOST = 16 * 1024 * 1024
 
 
@@ -31,8 +29,31 @@ def listing(root: str) -> bytes:
     fields = read.user_line(root).split(b":")
     manager = f"user@{fields[2].decode()}.service" if len(fields) > 2 else ""
     command = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "archy*", manager]
-    said = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT).stdout
-    return said + _invocations(root) + _records(root)
+    lines = [line for line in map(_lasting, output(command).splitlines()) if line]
+    return b"\n".join(lines) + _invocations(root) + _records(root)
+
+
+def _lasting(line: bytes) -> bytes:
+    """The line of a unit; of what starts passes without what a pass itself changes, and nothing of passes and ticks."""
+    words = line.split(maxsplit=4)
+    name = words[0].decode(errors="replace") if words else ""
+    if f"invocation:{name}" in _OURS - {"invocation:archy-recover.service"}:
+        return b""
+    return b" ".join(words[:3]) if name in ("archy-reconcile.timer", "archy-reconcile.path") else line
+
+
+def output(command: list[str]) -> bytes:
+    """What a command prints. Without subprocess, which takes 10 ms to load. Raises OSError if it fails."""
+    descriptor = os.memfd_create("output")
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, descriptor, 1)]
+        child = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code:
+            raise OSError(f"{command[0]} ended with status {code}")
+        return os.pread(descriptor, _MOST, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _records(root: str) -> bytes:
@@ -61,7 +82,7 @@ def _invocations(root: str) -> bytes:
 
 
 # Those that come and go with each pass.
-_OURS = {f"invocation:archy-{name}.service" for name in ("reconcile", "probe", "recover")}
+_OURS = {f"invocation:archy-{name}.service" for name in ("reconcile", "probe", "recover", "tick")}
 
 
 def record(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, probe: str) -> None:
@@ -80,29 +101,40 @@ def record(root: str, status: "dict[str, Any]", pending: bool, seen: bytes, prob
         write.remove(root, _STATE)
 
 
-def holds(root: str) -> bool:
-    """Whether all is as after the last whole pass; if so, the status is brought up to date."""
+def remembered(root: str) -> bool:
+    """Whether the last whole pass found all well; if not, the next one is whole, whatever else is seen."""
+    return os.path.exists(paths.under(root, _STATE))
+
+
+def holds(root: str, digest: bytes | None = None) -> bool:
+    """Whether all is as after the last whole pass; if so, the status is brought up to date.
+
+    `digest` is that of a probe of this moment, which is compared and not read; without it, the last probe is read.
+    """
     try:
         last = json.loads(read.read(paths.under(root, _STATE)) or b"")
         status = json.loads(read.read(paths.under(root, paths.STATUS), _MOST) or b"")
         wall, monotonic = time.time(), time.monotonic()
         passed = monotonic - status["monotonic"]
         found = os.statvfs(paths.under(root, paths.HOME))
-        probe = json.loads(read.read(paths.under(root, paths.PROBE), _MOST) or b"")
+        answered = monotonic  # what is the same now as it was then
+        if digest is None:
+            probe = json.loads(read.read(paths.under(root, paths.PROBE), _MOST) or b"")
+            digest, answered = probe["digest"].encode(), probe["podman"]["at"]
         if (
             not 0 <= monotonic - last["monotonic"] < _LONGEST
             or abs(wall - status["wall"] - passed) > _JUMP
             or found.f_bavail < _FULL * found.f_blocks
-            or last["probe"] != probe["digest"]
+            or last["probe"].encode() != digest
             or last["seen"] != listing(root).decode(errors="replace")
         ):
             return False
         status["time"], status["wall"], status["monotonic"] = iso(wall), wall, monotonic
-        status["node"]["podman"]["answered"] = iso(wall - monotonic + probe["podman"]["at"])
+        status["node"]["podman"]["answered"] = iso(wall - monotonic + answered)
         status["node"]["disk"]["free"] = found.f_frsize * found.f_bavail
         content = json.dumps(status, indent=1, ensure_ascii=False).encode()
         write.replace_file(root, paths.STATUS, content, os.geteuid(), os.getegid(), 0o644)
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, subprocess.SubprocessError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return False
     return True
 
