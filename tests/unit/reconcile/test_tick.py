@@ -60,9 +60,9 @@ Change = Callable[[Systemd, pytest.MonkeyPatch], object]
         pytest.param(lambda pid1, _: pid1.node.path(paths.STATUS).unlink(), id="no-status"),
         pytest.param(lambda pid1, _: pid1.node.write(paths.STATUS, "{"), id="damaged-status"),
         pytest.param(lambda pid1, _: pid1.node.write(paths.STATUS, "[" * 100_000), id="deep-status"),
-        pytest.param(lambda pid1, _: pid1.node.path("/run/archy/quiet").unlink(), id="no-memory"),
-        pytest.param(lambda pid1, _: pid1.node.write("/run/archy/quiet", "[]"), id="damaged-memory"),
-        pytest.param(lambda pid1, _: pid1.node.write("/run/archy/quiet", '{"probe": 1}'), id="odd-memory"),
+        pytest.param(lambda pid1, _: pid1.node.path("/run/archy/unchanged").unlink(), id="no-memory"),
+        pytest.param(lambda pid1, _: pid1.node.write("/run/archy/unchanged", "[]"), id="damaged-memory"),
+        pytest.param(lambda pid1, _: pid1.node.write("/run/archy/unchanged", '{"probe": 1}'), id="odd-memory"),
         pytest.param(lambda _, patch: later(patch, "time", 10), id="clock-jumps"),
         pytest.param(lambda _, patch: later(patch, "time monotonic", 600), id="long-ago"),
         pytest.param(lambda _, patch: patch.setattr(unchanged, "_FULL", 1.0), id="disk-full"),
@@ -104,7 +104,7 @@ def test_while_a_pass_is_made_none_is_started(pid1: Systemd, look: Callable[...,
 def test_what_a_pass_itself_changes_is_no_difference(monkeypatch: pytest.MonkeyPatch, node: Node) -> None:
     """A listing made within a pass, and one made within a tick."""
     made = {
-        "pass": b"archy-reconcile.service loaded activating start Pass\narchy-reconcile.timer loaded active running T\n",
+        "pass": b"archy-reconcile.service loaded activating start P\narchy-reconcile.timer loaded active running T\n",
         "tick": b"archy-tick.service loaded activating start Tick\narchy-reconcile.timer loaded active waiting T\n",
         "stopped": b"archy-reconcile.timer loaded inactive dead T\n",
     }
