@@ -55,6 +55,7 @@ FAST = [
     "host/user",
     "host/volatile",
     "host/write",
+    "host/records",
     "host/locks",
     "apps/installed",
     "apps/facts",

@@ -125,7 +125,7 @@ def observe(
     """
     failures, planned = failures or {}, planned or {}
     ids = installed.ids(root)[0]
-    manager = f"user@{user._uid(root)}.service"
+    manager = user.manager(root)
     units = _units([*map(paths.unit, ids), PROBE_UNIT, RECOVER_UNIT, TIMER, manager])
     digests: dict[str, str] = {}  # of files that several apps share
     started = (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What is installed on this node: the entries of /etc/archy/apps, and the last version of each that was accepted.
+"""Reads files and directories safely: no link or device that somebody planted can hold the reader up.
 
-Only reads. Imported by the generator's fast path, which runs at every boot and reload: no module is imported here
-that takes long (dataclasses alone would double the time).
+Imported by the generator's fast path, which runs at every boot and reload: no module is imported here that takes long
+(dataclasses alone would double the time).
 """
 
 import errno
@@ -67,6 +67,12 @@ def user_line(root: str) -> bytes:
     prefix = paths.USER.encode() + b":"
     lines = (read(paths.under(root, "/etc/passwd")) or b"").splitlines()
     return next((line for line in lines if line.startswith(prefix)), b"")
+
+
+def user_ids(root: str) -> tuple[str, str]:
+    """The UID and the GID of the service user, as passwd has them; empty if there is no such user."""
+    _, _, uid, gid, *_ = [*user_line(root).decode("utf-8", "surrogateescape").split(":"), "", "", "", ""]
+    return uid, gid
 
 
 def content(root: str, path: str) -> bytes | None:

@@ -227,8 +227,7 @@ def run_as_user(root: str, command: Sequence[str], timeout: float, quiet: bool =
 
 def as_user(root: str) -> dict[str, Any]:
     """The options of `subprocess.run` for a command of the service user, whose output is wanted as text."""
-    fields = read.user_line(root).split(b":")
-    uid, gid = int(fields[2]), int(fields[3])
+    uid, gid = map(int, read.user_ids(root))
     environment = {**user.environment(uid), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
     who = {"user": uid, "group": gid, "extra_groups": [], "env": environment, "cwd": "/"}
     return {**who, "capture_output": True, "text": True, "errors": "replace"}

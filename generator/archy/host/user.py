@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The node as a pass finds it: each app's unit, what it was started with, and what it should have been."""
+"""The service user: its systemd manager, and the environment of its processes. Fast path: no heavy imports."""
 
 from archy import paths
 from archy.host import read
 
 
-def _uid(root: str) -> str:
-    fields = read.user_line(root).split(b":")
-    return fields[2].decode() if len(fields) > 2 else ""
+def manager(root: str) -> str:
+    """The unit of its own systemd manager."""
+    return f"user@{read.user_ids(root)[0]}.service"
 
 
 def environment(uid: int) -> dict[str, str]:
-    """What Podman wants in the environment of the service user's processes."""
+    """What Podman needs in the environment of the service user's processes."""
     runtime = runtime_directory(uid)
     return {"XDG_RUNTIME_DIR": runtime, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus", "HOME": paths.HOME}
 

@@ -12,6 +12,7 @@ import stat
 import time
 
 from archy import paths
+from archy.host import records
 from archy.units import cache
 
 TYPE_CHECKING = False
@@ -71,12 +72,7 @@ def _program(root: str) -> str:
 
 def load(root: str, name: str) -> "dict[str, Any]":
     """What was kept with a stamp, fresh or not; empty if there is none."""
-    try:
-        with open(path(root, name), "rb", 0) as file:
-            found = json.loads(file.read())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
+    return records.load(root, f"{paths.PREPARED}/{name}.json")
 
 
 def fresh(root: str, name: str, seen: "dict[str, str] | None" = None) -> "dict[str, Any] | None":

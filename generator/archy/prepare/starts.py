@@ -5,11 +5,10 @@ Fast path: no heavy imports.
 """
 
 import hashlib
-import json
 import os
 
 from archy import paths
-from archy.host import read, write
+from archy.host import read, records
 from archy.prepare import stamps
 
 TYPE_CHECKING = False
@@ -29,18 +28,15 @@ def record(root: str, app_id: str, invocation: str) -> None:
     try:
         os.makedirs(paths.under(root, paths.STARTED), mode=0o700, exist_ok=True)
         path = f"{paths.STARTED}/{app_id}.json"
-        write.replace_file(root, path, json.dumps(content).encode(), os.geteuid(), os.getegid(), 0o600)
+        records.store(root, path, content)
     except OSError as error:  # no reason not to start
         print(f"{app_id}: what it is started with is not kept: {error}")
 
 
 def load(root: str, app_id: str) -> "dict[str, Any] | None":
     """The record of an app's last start; None if there is none."""
-    try:
-        found: dict[str, Any] = json.loads(read.read(paths.under(root, f"{paths.STARTED}/{app_id}.json")) or b"")
-        return found if isinstance(found["files"], dict) and isinstance(found["own"], dict) else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    found = records.load(root, f"{paths.STARTED}/{app_id}.json")
+    return found if all(isinstance(found.get(key), dict) for key in ("files", "own")) else None
 
 
 def unit_digest(root: str, app_id: str) -> str:

@@ -11,7 +11,7 @@ import time
 
 from archy import paths
 from archy.apps import installed
-from archy.host import read, write
+from archy.host import read, user, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ _MOST = 16 * 1024 * 1024
 
 def listing(root: str) -> bytes:
     """What systemd says of our units, and of the service user's manager: state and jobs of each, in one cheap call."""
-    fields = read.user_line(root).split(b":")
-    manager = f"user@{fields[2].decode()}.service" if len(fields) > 2 else ""
-    command = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "archy*", manager]
+    command = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "archy*", user.manager(root)]
     lines = [line for line in map(_lasting, output(command).splitlines()) if line]
     return b"\n".join(lines) + _invocations(root) + _records(root)
 

@@ -208,10 +208,10 @@ def _link_wants(out: str, names: list[str]) -> None:
 
 def _adopt_user_manager(root: str, out: str, wanted: bool) -> None:
     """Drop-ins for the service user's manager, and for what needs it; they name its UID, so none is shipped."""
-    fields = read.user_line(root).split(b":")
-    if not wanted or len(fields) < 3:
+    uid, _ = read.user_ids(root)
+    if not (wanted and uid):
         return
-    unit = f"user@{fields[2].decode()}.service"
+    unit = f"user@{uid}.service"
     for name, template in ((unit, "user-manager.conf"), ("archy-image@.service", "image.conf")):
         volatile.make_flat(f"{out}/{name}.d")
         with open(paths.under(root, f"{paths.TEMPLATES}/{template}"), encoding="utf-8") as file:
