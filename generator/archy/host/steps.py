@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A plan is a list of steps, and this is what a step can be. Executed by `execute`, and nowhere else."""
+"""A plan is a list of steps, and this is what a step can be. Only `apply` carries steps out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from archy import paths
 from archy.host import read, systemd, user, write
@@ -67,75 +67,75 @@ class Remove:
 
 
 @dataclass(frozen=True)
-class Reload:
+class Systemctl:
+    """A call of systemctl. Each kind has a `command`, with {units} for those of its apps, and a `text` for people."""
+
+    app_ids: tuple[str, ...] = ()
+    why: str = ""
+
+    command: ClassVar[str]
+    text: ClassVar[str]
+    unit: ClassVar[str] = paths.unit("{}")
+
+    def __str__(self) -> str:
+        return self.text.format(apps=", ".join(self.app_ids), why=self.why)
+
+    def arguments(self) -> list[str]:
+        """What systemctl is called with."""
+        return self.command.format(units=" ".join(map(self.unit.format, self.app_ids))).split()
+
+
+class Reload(Systemctl):
     """Let systemd run its generators again, and read all units."""
 
-    why: str
-
-    def __str__(self) -> str:
-        return f"systemctl daemon-reload ({self.why})"
+    command, text = "daemon-reload", "systemctl daemon-reload ({why})"
 
 
-@dataclass(frozen=True)
-class Restart:
-    """Restart apps that run, and no others, in one job of systemd's: it knows their order, and waits between them."""
-
-    app_ids: tuple[str, ...]
-    why: str
-
-    def __str__(self) -> str:
-        return f"restart {', '.join(self.app_ids)} ({self.why})"
-
-
-@dataclass(frozen=True)
-class Rebuild:
-    """Begin to make the images of apps anew. They run on meanwhile, and are restarted when the image is there."""
-
-    app_ids: tuple[str, ...]
-    why: str
-
-    def __str__(self) -> str:
-        return f"build the image of {', '.join(self.app_ids)} ({self.why})"
-
-
-@dataclass(frozen=True)
-class ResetFailed:
-    """Forget how often an app's unit was restarted: it has run well since, so the next pause is a short one again."""
-
-    app_id: str
-
-    def __str__(self) -> str:
-        return f"forget the earlier restarts of {self.app_id}"
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Let an app's processes go on that a signal has stopped."""
-
-    app_id: str
-
-    def __str__(self) -> str:
-        return f"continue {self.app_id} (a signal had stopped it)"
-
-
-@dataclass(frozen=True)
-class Thaw:
-    """Let an app's unit go on that somebody has frozen."""
-
-    app_id: str
-
-    def __str__(self) -> str:
-        return f"thaw {self.app_id} (its unit was frozen)"
-
-
-@dataclass(frozen=True)
-class Recover:
+class Recover(Systemctl):
     """Have archy-recover mend what is wrong with Podman: it takes longer than a pass may."""
 
-    why: str
+    command, text = "start --no-block archy-recover.service", "systemctl start archy-recover.service ({why})"
 
-    def __str__(self) -> str:
-        return f"systemctl start archy-recover.service ({self.why})"
+
+class ResetFailed(Systemctl):
+    """Forget how often an app's unit was restarted: it has run well since, so the next pause is a short one again."""
+
+    command, text = "reset-failed -- {units}", "forget the earlier restarts of {apps}"
+
+
+class Resume(Systemctl):
+    """Let an app's processes go on that a signal has stopped."""
+
+    command, text = "kill --kill-whom=all --signal=SIGCONT -- {units}", "continue {apps} (a signal had stopped it)"
+
+
+class Thaw(Systemctl):
+    """Let an app's unit go on that somebody has frozen; or the slices above it, if these are frozen."""
+
+    command = "thaw -- archipelago.slice archipelago-apps.slice {units}"
+    text = "thaw {apps} (its unit was frozen)"
+
+
+class Restart(Systemctl):
+    """Restart apps that run, and no others, in one job of systemd's: it knows their order, and waits between them.
+
+    Fails where it would cancel a stop that somebody has asked for.
+    """
+
+    command, text = "try-restart --no-block --job-mode=fail -- {units}", "restart {apps} ({why})"
+
+
+class Rebuild(Systemctl):
+    """Begin to make the images of apps anew. They run on meanwhile, and are restarted when the image is there."""
+
+    command, text = "start --no-block --job-mode=fail -- {units}", "build the image of {apps} ({why})"
+    unit = paths.rebuild_unit("{}")
+
+
+class Start(Systemctl):
+    """Begin to start apps."""
+
+    command, text = "start --no-block --job-mode=fail -- {units}", "start {apps}"
 
 
 @dataclass(frozen=True)
@@ -149,18 +149,8 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Start:
-    """Begin to start apps."""
-
-    app_ids: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"start {', '.join(self.app_ids)}"
-
-
-@dataclass(frozen=True)
 class AsUser:
-    """Run a command as the service user; what it says is said. It may fail: what counts is the look afterwards.
+    """Run a command as the service user, its errors printed. It may fail: what counts is the state afterwards.
 
     `timeout` is in seconds.
     """
@@ -174,7 +164,7 @@ class AsUser:
 
 Changes = Directory | File | Ownership | Remove
 
-Step = Changes | Reload | Restart | Rebuild | ResetFailed | Resume | Thaw | Recover | Hold | Start | AsUser
+Step = Changes | Systemctl | Hold | AsUser
 
 
 def apply(root: str, steps: Iterable[Step]) -> None:
@@ -189,32 +179,16 @@ def apply(root: str, steps: Iterable[Step]) -> None:
                 write.set_ownership(root, path, uid, gid, mode)
             case Remove(path, _):
                 write.remove(root, path)
-            case Reload(_):
-                systemd.systemctl("daemon-reload")
-            case Restart(app_ids, _):
-                # Fails where it would cancel a stop that somebody has asked for.
-                systemd.systemctl("try-restart", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
-            case Rebuild(app_ids, _):
-                systemd.systemctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.rebuild_unit, app_ids))
-            case ResetFailed(app_id):
-                systemd.systemctl("reset-failed", "--", paths.unit(app_id))
-            case Resume(app_id):
-                systemd.systemctl("kill", "--kill-whom=all", "--signal=SIGCONT", "--", paths.unit(app_id))
-            case Thaw(app_id):
-                # What is frozen may be all that it is in.
-                systemd.systemctl("thaw", "--", "archipelago.slice", "archipelago-apps.slice", paths.unit(app_id))
-            case Recover(_):
-                systemd.systemctl("start", "--no-block", "archy-recover.service")
+            case Systemctl():
+                systemd.systemctl(*step.arguments())
             case Hold(app_ids):
                 systemd.hold([paths.unit(app_id) for app_id in app_ids])
-            case Start(app_ids):
-                systemd.systemctl("start", "--no-block", "--job-mode=fail", "--", *map(paths.unit, app_ids))
             case AsUser(command, timeout):
                 run_as_user(root, command, timeout)
 
 
 def run_as_user(root: str, command: Sequence[str], timeout: float, quiet: bool = False) -> str:
-    """Run a command as the service user; returns its output, and says what it says of errors unless `quiet`."""
+    """Run a command as the service user; returns its output, and prints its errors unless `quiet`."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=timeout, **as_user(root))
     except subprocess.TimeoutExpired:
@@ -229,5 +203,5 @@ def as_user(root: str) -> dict[str, Any]:
     """The options of `subprocess.run` for a command of the service user, whose output is wanted as text."""
     uid, gid = map(int, read.user_ids(root))
     environment = {**user.environment(uid), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
-    who = {"user": uid, "group": gid, "extra_groups": [], "env": environment, "cwd": "/"}
-    return {**who, "capture_output": True, "text": True, "errors": "replace"}
+    identity = {"user": uid, "group": gid, "extra_groups": [], "env": environment, "cwd": "/"}
+    return {**identity, "capture_output": True, "text": True, "errors": "replace"}

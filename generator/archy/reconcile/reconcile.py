@@ -77,7 +77,7 @@ def _pass(root: str, dry: bool) -> tuple[int, float | None]:
 
     code = 0
     if drift and not units_drift.is_futile(root, drift):
-        code |= _execute(root, [steps.Reload(drift)], dry)
+        code |= _execute(root, [steps.Reload(why=drift)], dry)
         drift = "" if dry else units_drift.drift(root)
         if drift:
             print("that did not mend it: is the generator masked, or does it fail (journalctl -k)?", file=sys.stderr)

@@ -69,13 +69,13 @@ def decide(node: NodeState, health: Mapping[str, Health]) -> Decision:
     reason = {app.id: "; ".join(reasons(app)) or "after what it needs" for app in node.apps}
     reason |= {name: health[name].restart_reason for name in failing}
     built = [app.id for app in node.apps if app.id in due and app.id not in failing and _is_to_be_built(app, node)]
-    steps: list[Step] = [Thaw(name) for name, app in health.items() if app.frozen]
-    steps += [Resume(name) for name, app in health.items() if app.stopped]
+    steps: list[Step] = [Thaw((name,)) for name, app in health.items() if app.frozen]
+    steps += [Resume((name,)) for name, app in health.items() if app.stopped]
     for step, names in (Rebuild, built), (Restart, [name for name in due if name not in built]):
         if names:
             steps.append(step(tuple(names), ", ".join(f"{name}: {reason[name]}" for name in names)))
     restarted = [app for app in node.apps if app.unit.is_ready and app.unit.restarts and app.id not in due]
-    steps += [ResetFailed(app.id) for app in restarted if node.monotonic - app.unit.changed > _CALM]
+    steps += [ResetFailed((app.id,)) for app in restarted if node.monotonic - app.unit.changed > _CALM]
     for pauses in deferred, backing_off:
         for name in pauses.keys() & set(due):
             del pauses[name]

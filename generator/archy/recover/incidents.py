@@ -69,7 +69,7 @@ def steps(incidents: Incidents, faults: Sequence[Fault], recovering: bool, now: 
     due = [fault for fault in faults if is_due(incidents, fault, now)]
     if recovering or not due:
         return []
-    return [Recover("; ".join(f"{fault.kind}: {fault.message}" for fault in due))]
+    return [Recover(why="; ".join(f"{fault.kind}: {fault.message}" for fault in due))]
 
 
 def is_due(incidents: Incidents, fault: Fault, now: float) -> bool:

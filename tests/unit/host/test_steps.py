@@ -22,9 +22,9 @@ from archy.host.steps import AsUser, Hold, Recover, Resume, Start, Step, Thaw
 @pytest.mark.parametrize(
     ("step", "words", "text"),
     [
-        (Resume("web"), "kill --kill-whom=all --signal=SIGCONT -- archy-web.service", "continue web (a signal had stopped it)"),
-        (Thaw("web"), "thaw -- archipelago.slice archipelago-apps.slice archy-web.service", "thaw web (its unit was frozen)"),
-        (Recover("podman: x"), "start --no-block archy-recover.service", "systemctl start archy-recover.service (podman: x)"),
+        (Resume(("web",)), "kill --kill-whom=all --signal=SIGCONT -- archy-web.service", "continue web (a signal had stopped it)"),
+        (Thaw(("web",)), "thaw -- archipelago.slice archipelago-apps.slice archy-web.service", "thaw web (its unit was frozen)"),
+        (Recover(why="podman: x"), "start --no-block archy-recover.service", "systemctl start archy-recover.service (podman: x)"),
         (Start(("web", "db")), "start --no-block --job-mode=fail -- archy-web.service archy-db.service", "start web, db"),
     ],
 )  # fmt: skip

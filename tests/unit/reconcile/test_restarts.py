@@ -256,7 +256,7 @@ def test_followers_wait_with_what_they_follow() -> None:
     ],
 )
 def test_failures_are_forgotten_after_a_while(app: AppState, forgotten: bool) -> None:
-    assert decide(state(app)).steps == ([ResetFailed("web")] if forgotten else [])
+    assert decide(state(app)).steps == ([ResetFailed(("web",))] if forgotten else [])
 
 
 def test_one_that_is_restarted_now_has_other_failures_soon() -> None:
@@ -357,5 +357,5 @@ def test_who_was_stopped_by_a_signal_or_frozen_is_let_go_on() -> None:
     health = {"web": Health(stopped=True), "b": Health(frozen=True), "c": Health(restart_reason=FAULT), "d": Health()}
     apps = [running(), running("b"), running("c"), running("d")]
     steps = restarts.decide(state(*apps), health).steps
-    assert steps == [Thaw("b"), Resume("web"), Restart(("c",), f"c: {FAULT}")]
+    assert steps == [Thaw(("b",)), Resume(("web",)), Restart(("c",), f"c: {FAULT}")]
     assert restarts.decide(state(*apps, recovering=True), health).steps == steps[:2]

@@ -81,7 +81,7 @@ def problems(known: Incidents, *faults: Fault, recovering: bool = False, now: fl
 
 def test_the_first_time_it_begins_at_once() -> None:
     found = incidents.steps(Incidents(), [LOCKS, NAMES], False, UP)
-    assert found == [Recover("podman: locks in /libpod; network: web: no name server")]
+    assert found == [Recover(why="podman: locks in /libpod; network: web: no name server")]
 
 
 def test_it_does_not_begin_twice_nor_without_a_fault() -> None:
@@ -93,7 +93,7 @@ def test_what_was_cut_short_begins_anew() -> None:
     """Somebody has killed it. If the fault is gone, nothing is left to do."""
     begun = incidents.begun(None, LOCKS, UP - 5)
     assert incidents.steps(Incidents({PODMAN: begun}), [], False, UP) == []
-    assert incidents.steps(Incidents({PODMAN: begun}), [LOCKS], False, UP) == [Recover("podman: locks in /libpod")]
+    assert incidents.steps(Incidents({PODMAN: begun}), [LOCKS], False, UP) == [Recover(why="podman: locks in /libpod")]
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_the_pauses(result: str, count: int, pause: float) -> None:
     known = after(LOCKS, result, count)
     if pause:
         assert incidents.steps(known, [LOCKS], False, UP + pause - 1) == []
-    assert incidents.steps(known, [LOCKS], False, UP + pause) == [Recover("podman: locks in /libpod")]
+    assert incidents.steps(known, [LOCKS], False, UP + pause) == [Recover(why="podman: locks in /libpod")]
 
 
 def test_one_that_must_wait_keeps_no_other_waiting() -> None:
     assert incidents.steps(after(LOCKS, GAVE_UP, 1), [LOCKS, NAMES], False, UP + 1) == [
-        Recover("network: web: no name server")
+        Recover(why="network: web: no name server")
     ]
 
 
