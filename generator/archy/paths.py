@@ -30,6 +30,11 @@ STATUS = "/run/archy/status.json"
 LOCK = "/run/archy/lock"
 PASS_LOCK = "/run/archy/pass.lock"
 
+# Stamps and failures are kept by app. These keys among them, which no app's ID can be, stand for the node itself, and
+# for a directory of secrets that is not root's.
+NODE_KEY = "@node"
+SECRETS_KEY = "@secrets"
+
 # Files for containers, besides their data; the service user's, as Podman reads them.
 ENVIRONMENTS = "/run/archipelago/env"
 SECRET_ENVIRONMENTS = "/run/archipelago/secret-env"

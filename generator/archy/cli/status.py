@@ -11,6 +11,7 @@ import time
 from datetime import datetime
 from typing import Any
 
+from archy import paths
 from archy.apps import installed
 from archy.cli.output import BROKEN, COLOURS, DEGRADED, colour, print_json, table
 from archy.health import current
@@ -95,7 +96,7 @@ def _span(found: Status, since: str | None) -> str:
 def _now(last: Status) -> Status:
     """The node as it is at this moment, judged as a pass would; failures of the last pass remain."""
     failures = {app_id: failure for app_id in installed.ids("/")[0] if (failure := _failure(app_id, last))}
-    for name, part in (("@secrets", "secrets"), ("@node", "files")):
+    for name, part in ((paths.SECRETS_KEY, "secrets"), (paths.NODE_KEY, "files")):
         if last and (problems := last["node"][part]["problems"]):
             failures[name] = problems[0]
     node = current.observe("/", last, failures)

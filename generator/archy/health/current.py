@@ -145,7 +145,7 @@ def observe(
         size=size,
         free=free,
         failures={name: failure for name, failure in failures.items() if name.startswith("@")},
-        warnings=tuple((stamps.fresh(root, "@node") or {}).get("said", ())),
+        warnings=tuple((stamps.fresh(root, paths.NODE_KEY) or {}).get("said", ())),
         rotating=frozenset(
             n.removesuffix(paths.PREVIOUS) for n in read.secret_names(root) if n.endswith(paths.PREVIOUS)
         ),

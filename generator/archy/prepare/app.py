@@ -4,63 +4,87 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from archy import paths
-from archy.apps import accepted, installed
-from archy.errors import CannotDerive
-from archy.host import read as host_read
-from archy.host import stat
-from archy.host.idmap import owner_of
+from archy.apps import accepted, facts, installed
+from archy.errors import CannotDerive, Refused
 from archy.host.stat import FileState
-from archy.host.steps import Directory, File, Ownership, Step
+from archy.host.steps import Directory, File, Step
 from archy.manifest.model import App
 from archy.prepare import copies as prepare_copies
-from archy.prepare import files, render, stamps
+from archy.prepare import files, node, render
 from archy.prepare import secrets as prepare_secrets
+from archy.prepare.reader import Reader
 from archy.prepare.render import Context, Inputs
 
 
+@dataclass(frozen=True)
+class Known:
+    """The facts of the node for all its apps, or what is wrong with them; `seen` is what they were read from."""
+
+    context: Context | Exception
+    seen: dict[str, str]
+
+    def of(self, reader: Reader) -> Context:
+        """The facts, noted as read; raises what is wrong with them."""
+        reader.seen = self.seen | reader.seen
+        if isinstance(self.context, Exception):
+            raise self.context
+        return self.context
+
+
+def known(reader: Reader, everything: facts.All) -> Known:
+    """The facts for all apps, with the settings that are in force."""
+    reader.note(paths.under(reader.root, paths.APPS))
+    ids = frozenset(installed.ids(reader.root)[0])
+    try:
+        values = node.settings_of(reader).values
+        context: Context | Exception = Context(reader.owner(), values, everything["host"], ids, everything["apps"])
+    except (Refused, LookupError, OSError) as error:
+        context = error
+    return Known(context, reader.seen)
+
+
 def steps(
-    root: str, app: App, folder: str, known: Callable[[], Context], made: Mapping[str, FileState]
+    reader: Reader, app: App, folder: str, known: Known, made: Mapping[str, FileState]
 ) -> tuple[list[Step], dict[str, dict[str, str]]]:
-    """The steps from what is there to what an app needs, and what it is started with then (see `derive.started`).
+    """The steps from what is there to what an app needs, and what it is started with then (see `files.started`).
 
     `folder` has its files, `made` is what steps before these would have made. Raises CannotDerive.
     """
-    if accepted.too_large(folder, host_read.tree(folder)):
+    if accepted.too_large(folder, reader.tree(folder)):
         raise CannotDerive(f"{folder}: holds more than {accepted.MAX_BYTES // 1024**2} MiB")
     secret_names = prepare_secrets.secret_names(app)
     if secret_names:
-        prepare_secrets.check_secrets_directory(root)
-    found = _files(root, map(paths.secret_path, secret_names), made)
+        prepare_secrets.check_secrets_directory(reader.root)
+    found = _files(reader, map(paths.secret_path, secret_names), made)
     todo, values = prepare_secrets.secrets(app, found, os.urandom)
     if not all(declared.rotatable for declared in app.secrets):
         kept = prepare_secrets.lasting_secrets(
-            app, {name for summary in known().apps.values() for name in summary["rotatable"]}
+            app, {name for summary in known.of(reader).apps.values() for name in summary["rotatable"]}
         )
-        marks = _files(root, (paths.made_secret_path(declared.name) for declared in kept), made)
+        marks = _files(reader, (paths.made_secret_path(declared.name) for declared in kept), made)
         todo += prepare_secrets.secret_marks(kept, found, marks)
-    owner = owner_of(root)
-    copies = prepare_copies.copies(app, prepare_copies.look(root, app, folder))
-    todo += prepare_copies.gone(root, app, copies)
+    owner = reader.owner()
+    copies = prepare_copies.copies(app, prepare_copies.look(reader, app, folder))
+    todo += prepare_copies.gone(reader.root, app, copies)
     directories = [*files.directories(app, owner), *prepare_copies.directories(copies)]
-    todo += [made for made in directories if not stat.is_directory(root, made.path)]
-    todo += version_mark(app, stat.files(root, [paths.data_version_path(app.id)]))
-    for path, now in stat.files(root, set(app.env_files).difference(files.file_paths(app))).items():
+    todo += [made for made in directories if not reader.is_directory(made.path)]
+    todo += version_mark(app, reader.files([paths.data_version_path(app.id)]))
+    for path, now in reader.files(set(app.env_files).difference(files.file_paths(app))).items():
         if now.content is None:  # as a link, it would have Podman read what is another app's
             raise CannotDerive(f"{path}: is not a file; remove it")
     names = [*files.file_paths(app), *(file.path for file in copies)]
-    context = prepare_copies.context(folder, app)
+    context = prepare_copies.context(reader, folder, app)
     if not names:
         return todo, {"files": context, "own": {}}
-    there = stat.files(root, names)
+    there = reader.files(names)
     own = {name: there[path].content for name, path in render.own_names(app).items() if path in there}
-    bare = Inputs(app, templates(app, folder), values, {}, known())
+    bare = Inputs(app, templates(reader, app, folder), values, {}, known.of(reader))
     texts = {name: (content or b"").decode(errors="replace") for name, content in own.items()}
     for file in app.files:
         if not file.overwrite and (name := os.path.basename(file.path)) not in texts:
@@ -72,70 +96,30 @@ def steps(
     return todo + files.drift(app, wanted, there), started
 
 
-def _files(root: str, names: Iterable[str], made: Mapping[str, FileState]) -> dict[str, FileState]:
+def _files(reader: Reader, names: Iterable[str], made: Mapping[str, FileState]) -> dict[str, FileState]:
     names = list(names)
-    return stat.files(root, names) | {name: made[name] for name in names if name in made}
+    return reader.files(names) | {name: made[name] for name in names if name in made}
 
 
-def read(root: str, app: App) -> list[str]:
-    """What is read for an app, besides its folder: secrets, facts, its operator's files, certificates."""
-    texts = bool(files.file_paths(app))
-    own = sorted(render.own_paths(app)) + [path for pair in app.certificates for path in (pair.key, pair.crt)]
-    secrets = map(paths.secret_path, prepare_secrets.secret_names(app))
-    return [
-        *secrets,
-        *(paths.made_secret_path(declared.name) for declared in app.secrets),
-        *([paths.FACTS] if texts else []),
-        *own,
-        *app.env_files,
-        paths.data_version_path(app.id),
-        *prepare_copies.shared(root, app),
-    ]
-
-
-_RENEWAL = 24 * 3600  # seconds; certificates run out, though nothing changes
-
-
-def stamp_of(
-    root: str,
-    prepared: App,
-    steps: list[Step],
-    before: dict[str, str],
-    started: dict[str, dict[str, str]],
-    said: list[str],
-) -> bytes:
-    """The stamp of an app over all that its pass read (`before`, with fingerprints from then), and all that it made."""
-    kept = [f"{paths.ACCEPTED}/{prepared.id}", paths.units_path(prepared.id)]
-    secrets = {paths.under(root, path) for path in map(paths.secret_path, prepare_secrets.secret_names(prepared))}
-    written = {paths.under(root, path) for path in (*kept, *files.file_paths(prepared))}
-    written |= {paths.under(root, path) for path in started["files"] if os.path.isabs(path)}
-    written |= {paths.under(root, step.path) for step in steps if isinstance(step, File)}
-    for step in steps:  # of a secret whose mode was put right, the content is still the one that was read before
-        if isinstance(step, Ownership) and (path := paths.under(root, step.path)) in secrets:
-            before[path] = stamps.owned(before[path], step.uid, step.gid, step.mode)
-    made = [paths.under(root, step.path) for step in files.directories(prepared, owner_of(root))]
-    more: dict[str, Any] = {"until": time.time() + _RENEWAL} if prepared.certificates else {}
-    return stamps.content(root, before | stamps.prints(sorted(written)), made, started=started, said=said, **more)
-
-
-def templates(app: App, folder: str) -> dict[str, str]:
+def templates(reader: Reader, app: App, folder: str) -> dict[str, str]:
     """The texts of an app's templates, which lie in `folder`; raises CannotDerive."""
     result = {}
     for name in {file.template for file in app.files if file.template}:
         try:
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
+            with open(reader.note(os.path.join(folder, name)), encoding="utf-8") as file:
                 result[name] = file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise CannotDerive(f"{folder}/{name}: cannot be read: {error}") from None
     return result
 
 
-def inputs(root: str, app_id: str) -> list[str]:
-    """What a pass reads for any app, besides its secrets: paths as seen from outside of `root`."""
-    read = [paths.APPS, f"{paths.APPS}/{app_id}", paths.NODE, "/etc/passwd", "/etc/subuid", "/etc/subgid"]
-    folder = installed.folder(root, app_id)
-    names = installed.source(root, app_id).files
-    return [*(paths.under(root, path) for path in read), folder, *(f"{folder}/{name}" for name in sorted(names))]
+def source(reader: Reader, app_id: str) -> installed.Source:
+    """Read an installed app: its manifest, and the names of its files; the contents of all are noted."""
+    for path in (paths.APPS, f"{paths.APPS}/{app_id}"):
+        reader.note(paths.under(reader.root, path))
+    with suppress(OSError):  # too much for an app: the manifest is refused
+        reader.tree(installed.folder(reader.root, app_id))
+    return installed.source(reader.root, app_id)
 
 
 def version_mark(app: App, found: Mapping[str, FileState]) -> list[Step]:

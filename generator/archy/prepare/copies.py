@@ -16,6 +16,7 @@ from archy.host.steps import Directory, File, Remove, Step
 from archy.manifest.model import App
 from archy.paths import copy_path
 from archy.prepare import starts
+from archy.prepare.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,24 @@ class Copied:
     executable: bool
 
 
-def look(root: str, app: App, folder: str) -> list[Copied]:
+def look(reader: Reader, app: App, folder: str) -> list[Copied]:
     """What the app's hooks copy, from its own `folder` or from the one for all; raises CannotDerive.
 
     The path that counts is the one with all links followed: none leads out.
     """
     result = []
     for number, copy in enumerate(app.hooks.copies):
-        allowed = paths.under(root, paths.FILES) if os.path.isabs(copy.src) else folder
-        source = paths.under(root, copy.src) if os.path.isabs(copy.src) else os.path.join(folder, copy.src)
-        real = os.path.realpath(source)
+        allowed = paths.under(reader.root, paths.FILES) if os.path.isabs(copy.src) else folder
+        source = paths.under(reader.root, copy.src) if os.path.isabs(copy.src) else os.path.join(folder, copy.src)
+        real = os.path.realpath(reader.note(source))
         if os.path.commonpath([real, os.path.realpath(allowed)]) != os.path.realpath(allowed):
             raise CannotDerive(f"{source}: leads out of {allowed}")
-        names = [""] if os.path.isfile(real) else read.tree(real)
+        names = [""] if os.path.isfile(reader.note(real)) else reader.tree(real)
         if not names:
             raise CannotDerive(f"{source}: is not there, or is empty; hooks copy it to {copy.dest}")
         for name in names:
             path = os.path.join(real, name).rstrip("/")
-            content = read.read(path, MAX_FILE)
+            content = reader.content(path)
             if content is None or len(content) == MAX_FILE:
                 raise CannotDerive(f"{path}: cannot be read, or holds {MAX_FILE // 1024**2} MiB or more")
             result.append(Copied(number, name, content, bool(os.stat(path).st_mode & 0o111)))
@@ -83,22 +84,13 @@ def directories(copies: Iterable[File]) -> list[Directory]:
     return [Directory(path, 0, 0, 0o755) for path in sorted({os.path.dirname(file.path) for file in copies})]
 
 
-def shared(root: str, app: App) -> list[str]:
-    """What the app's hooks copy that is not in its own folder: paths of the node."""
-    result = []
-    for copy in app.hooks.copies:
-        if os.path.isabs(copy.src):
-            result += [copy.src, *(f"{copy.src}/{name}" for name in read.tree(paths.under(root, copy.src)))]
-    return result
-
-
-def context(folder: str, app: App) -> dict[str, str]:
+def context(reader: Reader, folder: str, app: App) -> dict[str, str]:
     """What the image of an app is built from, as a name and a digest; empty if it is not built."""
     if app.build is None:
         return {}
     total = hashlib.sha256()
     base = os.path.join(folder, app.build.context)
-    for name in read.tree(base):
+    for name in reader.tree(base):
         total.update(f"{name}\0".encode("utf-8", "surrogateescape"))
-        total.update(hashlib.sha256(read.read(os.path.join(base, name), MAX_FILE) or b"").digest())
+        total.update(hashlib.sha256(reader.content(os.path.join(base, name)) or b"").digest())
     return {starts.CONTEXT: total.hexdigest()}

@@ -18,10 +18,9 @@ from archy.prepare import stamps, starts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    Planned = dict[str, dict[str, dict[str, str]]]  # by app, see derive.started
+    Planned = dict[str, dict[str, dict[str, str]]]  # by app, see files.started
 
 EX_FAILED, EX_USAGE, EX_NOT_INSTALLED = 1, 2, 4
-_NODE = "@node"  # see node.NAME
 _ROUNDS = 4  # what one app says of itself may change what is made for another, which may once more
 _USAGE = "usage: archy-prepare [APP...], or archy-prepare --starting APP from its unit"
 
@@ -102,8 +101,8 @@ def _stale(root: str, app_ids: list[str], failures: dict[str, str], retry_failed
     result = []
     host = facts.load(root)["host"]
     seen: dict[str, str] = {}
-    if stamps.fresh(root, _NODE, seen) is None or host != facts.host_or_kept(root):
-        result.append(_NODE)
+    if stamps.fresh(root, paths.NODE_KEY, seen) is None or host != facts.host_or_kept(root):
+        result.append(paths.NODE_KEY)
     for app_id in app_ids:
         found = stamps.fresh(root, app_id, seen)
         if found is None or ("failure" in found and retry_failed):

@@ -17,6 +17,7 @@ from archy.units import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 _MAX_BYTES = 16 * 1024 * 1024  # nothing we derive is larger
@@ -42,28 +43,23 @@ def fingerprint(path: str) -> str:
         return f"error {error.errno}"
 
 
-def prints(watched: list[str]) -> dict[str, str]:
-    """The fingerprints of paths, as they are now. Taken before a pass reads them: a later change makes it stale."""
-    return {path: fingerprint(path) for path in watched}
+def of_file(content: bytes, uid: int, gid: int, mode: int) -> str:
+    """The fingerprint of a file with this content, owner and mode."""
+    return f"file {stat.S_IFREG | mode:o} {uid} {gid} {hashlib.sha256(content).hexdigest()}"
 
 
-def owned(before: str, uid: int, gid: int, mode: int) -> str:
+def with_owner(before: str, uid: int, gid: int, mode: int) -> str:
     """The fingerprint of a file whose owner and mode were changed, and its content not."""
     return f"file {stat.S_IFREG | mode:o} {uid} {gid} {before.rpartition(' ')[2]}"
 
 
-def path(root: str, name: str) -> str:
-    """Where the stamp of an app, or of the node, is."""
-    return paths.under(root, f"{paths.PREPARED}/{name}.json")
-
-
-def content(root: str, watched: dict[str, str], directories: list[str], **more: object) -> bytes:
+def content(root: str, seen: dict[str, str], directories: "Iterable[str]", **more: object) -> bytes:
     """The bytes of a stamp over fingerprints, and over directories that only must be there.
 
-    `more` is kept with it: `started`, what a process is started with from now on (see `derive.started`); `said`, what
-    is wrong though the app can start; `failure`, why it cannot; `until`, the time (in s since 1970) of another look.
+    `more` is kept with it: `started`, what a process is started with from now on (see `files.started`); `said`, what
+    is wrong though the app can start; `failure`, why it cannot; `until`, the time (in s since 1970) of the next pass.
     """
-    return json.dumps({"program": _program(root), "paths": watched, "directories": directories, **more}).encode()
+    return json.dumps({"program": _program(root), "paths": seen, "directories": sorted(directories), **more}).encode()
 
 
 def _program(root: str) -> str:

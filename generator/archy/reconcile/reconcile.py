@@ -61,7 +61,7 @@ def _pass(root: str, dry: bool) -> tuple[int, float | None]:
         failures = files(root, planned)
     except OSError as error:
         print(f"node: {error}", file=sys.stderr)
-        failures = {"@node": str(error)}
+        failures = {paths.NODE_KEY: str(error)}
     from archy.apps import pending
     from archy.health import current
     from archy.host import steps

@@ -15,6 +15,7 @@ from archy.host.steps import Directory, File, Remove
 from archy.manifest.model import App
 from archy.prepare import copies
 from archy.prepare.copies import Copied
+from archy.prepare.reader import Reader
 
 FILES = "/usr/share/archy/files"
 COPIES = "/run/archipelago/files/web"
@@ -37,7 +38,7 @@ def folder(node: Node) -> Path:
 
 
 def found(node: Node, folder: Path, *sources: str) -> list[Copied]:
-    return copies.look(node.name, copying(*sources), str(folder))
+    return copies.look(Reader(node.name), copying(*sources), str(folder))
 
 
 def test_files_and_folders(node: Node, folder: Path) -> None:
@@ -55,7 +56,7 @@ def test_files_and_folders(node: Node, folder: Path) -> None:
 def test_where_the_copies_are(node: Node, folder: Path) -> None:
     """Anybody in the container may read them, whoever that is on the node, and nobody may write."""
     app = copying("a.conf", "sub")
-    files = copies.copies(app, copies.look(node.name, app, str(folder)))
+    files = copies.copies(app, copies.look(Reader(node.name), app, str(folder)))
     assert files == [
         File(f"{COPIES}/0", b"A", 0, 0, 0o444, "wanted"),
         File(f"{COPIES}/1/b", b"B", 0, 0, 0o444, "wanted"),
@@ -71,7 +72,7 @@ def test_where_the_copies_are(node: Node, folder: Path) -> None:
 
 def test_what_is_no_copy_any_more_goes(node: Node, folder: Path) -> None:
     app = copying("a.conf", "sub")
-    files = copies.copies(app, copies.look(node.name, app, str(folder)))
+    files = copies.copies(app, copies.look(Reader(node.name), app, str(folder)))
     for file in files:
         node.write(file.path, "x")
     node.write(f"{COPIES}/1/old/d", "D")
@@ -89,7 +90,7 @@ def test_a_folder_in_the_place_of_a_file_is_said(node: Node, folder: Path) -> No
     app = copying("a.conf")
     node.write(f"{COPIES}/0/b", "B")
     with pytest.raises(CannotDerive) as error:
-        copies.gone(node.name, app, copies.copies(app, copies.look(node.name, app, str(folder))))
+        copies.gone(node.name, app, copies.copies(app, copies.look(Reader(node.name), app, str(folder))))
     assert str(error.value) == f"{COPIES}/0: was a folder and is to be a file; stop the app, and remove that"
 
 
@@ -160,9 +161,15 @@ def test_what_is_too_large(node: Node, folder: Path) -> None:
 
 
 def test_what_a_pass_must_look_at_again(node: Node, folder: Path) -> None:
-    """What is in the app's own folder is looked at anyway."""
-    assert copies.shared(node.name, copying("a.conf", f"{FILES}/ca")) == [f"{FILES}/ca", f"{FILES}/ca/root.pem"]
-    assert copies.shared(node.name, copying(f"{FILES}/gone")) == [f"{FILES}/gone"]
+    """Whatever was read: a folder with what is in it, and a place where nothing is yet."""
+    reader = Reader(node.name)
+    copies.look(reader, copying("a.conf", f"{FILES}/ca"), str(folder))
+    noted = [str(folder / "a.conf"), *(str(node.path(f"{FILES}/{name}")) for name in ("ca", "ca/root.pem"))]
+    assert list(reader.seen) == noted
+    reader = Reader(node.name)
+    with pytest.raises(CannotDerive):
+        copies.look(reader, copying(f"{FILES}/gone"), str(folder))
+    assert reader.seen == {str(node.path(f"{FILES}/gone")): "error 2"}
 
 
 def test_the_context_of_a_build(node: Node, folder: Path) -> None:
@@ -173,7 +180,7 @@ def test_the_context_of_a_build(node: Node, folder: Path) -> None:
         from archy.manifest import load
 
         app = load.check(text.encode(), "f", "web", BESIDE)
-        return copies.context(str(folder), app)["the context of its build"]
+        return copies.context(Reader(node.name), str(folder), app)["the context of its build"]
 
     before = digest()
     assert digest() == before
@@ -185,7 +192,7 @@ def test_the_context_of_a_build(node: Node, folder: Path) -> None:
     assert changed != before
     (folder / "sub/b").rename(folder / "sub/bb")
     assert digest() not in (before, changed)
-    assert copies.context(str(folder), app_of()) == {}
+    assert copies.context(Reader(node.name), str(folder), app_of()) == {}
 
 
 HOOKED = """\

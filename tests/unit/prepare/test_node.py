@@ -19,6 +19,7 @@ from archy.images import references
 from archy.manifest import settings as manifest_settings
 from archy.prepare import node as prepare_node
 from archy.prepare import stamps
+from archy.prepare.reader import Reader
 
 pytestmark = [
     pytest.mark.programs,
@@ -45,7 +46,7 @@ def well(node: Node) -> Node:
 
 def plan(of: Node) -> list[Step]:
     content = of.path("/etc/archy/node.yml").read_bytes() if of.path("/etc/archy/node.yml").exists() else None
-    return prepare_node.plan(of.name, OWNER, manifest_settings.parse(content), 0, 0)
+    return prepare_node.plan(Reader(of.name), OWNER, manifest_settings.parse(content))
 
 
 def put(path: str, text: str) -> Callable[[Node], object]:
@@ -256,11 +257,11 @@ def test_the_settings(node: Node, now: str | None, before: str | None, prune: in
     found = settings_of(node)
     assert found.values["bitcoin"]["prune"] == prune
     assert [step.content.decode() for step in found.steps if isinstance(step, File)] == [kept] * (kept is not None)
-    assert len(found.said) == said
+    assert len(found.warnings) == said
 
 
 def settings_of(of: Node) -> prepare_node.Settings:
-    return prepare_node.settings_of(of.name, 0, 0)
+    return prepare_node.settings_of(Reader(of.name))
 
 
 def test_settings_that_were_never_good(node: Node) -> None:
