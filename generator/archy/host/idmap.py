@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archy import paths
-from archy.host import subid
+from archy.host import read, subid
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,9 @@ def owner_of(root: str) -> Owner:
 
     Read from the files, not through NSS: that may ask services that wait for systemd, which waits for the generator.
     """
-    for line in _text(root, "/etc/passwd").splitlines():
-        fields = line.split(":")
-        if fields[0] == paths.USER and len(fields) > 3:
-            names = (paths.USER, fields[2])
-            ranges = (
-                tuple(entry.ids for entry in subid.parse(_text(root, file)) if entry.owner in names)
-                for file in ("/etc/subuid", "/etc/subgid")
-            )
-            return Owner(int(fields[2]), int(fields[3]), *ranges)
-    raise LookupError(f"/etc/passwd has no user {paths.USER}: install the package again, or run systemd-sysusers")
-
-
-def _text(root: str, path: str) -> str:
-    try:
-        with open(paths.under(root, path), encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
+    uid, gid = read.user_ids(root)
+    if not gid:
+        raise LookupError(f"/etc/passwd has no user {paths.USER}: install the package again, or run systemd-sysusers")
+    texts = (subid.read_text(root, file) for file in ("/etc/subuid", "/etc/subgid"))
+    ranges = (tuple(entry.ids for entry in subid.parse(text) if entry.owner in (paths.USER, uid)) for text in texts)
+    return Owner(int(uid), int(gid), *ranges)

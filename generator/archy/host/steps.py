@@ -7,11 +7,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from archy import paths
-from archy.host import read, systemd, user, write
+from archy.host import read, stat, systemd, user, write
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Directory:
 
 @dataclass(frozen=True)
 class File:
-    """Write a file whole. `why` tells a person what was wrong with it; the content is never shown."""
+    """Write a file whole. `why` tells a person what was wrong with it; the content is never printed."""
 
     path: str
     content: bytes = field(repr=False)
     uid: int
     gid: int
     mode: int
-    why: str
+    why: str = "wanted"
 
     def __str__(self) -> str:
         return f"write {self.path} ({self.why})"
@@ -165,6 +165,15 @@ class AsUser:
 Changes = Directory | File | Ownership | Remove
 
 Step = Changes | Systemctl | Hold | AsUser
+
+
+def to_make(wanted: File, now: stat.FileState | None) -> list[Step]:
+    """The steps from a file as it is now to a file as it must be; none when nothing differs."""
+    if now is None or now.content != wanted.content:
+        return [replace(wanted, why="content differs" if now else "missing")]
+    if (now.uid, now.gid, now.mode) != (wanted.uid, wanted.gid, wanted.mode):
+        return [Ownership(wanted.path, wanted.uid, wanted.gid, wanted.mode)]
+    return []
 
 
 def apply(root: str, steps: Iterable[Step]) -> None:

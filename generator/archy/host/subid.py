@@ -146,7 +146,7 @@ def main(argv: list[str], run: Callable[[list[str]], None] = _run) -> int:
         print("usage: python3 -m archy.host.subid ROOT", file=sys.stderr)
         return EX_USAGE
     root = argv[1]
-    texts = [_read(root, f"/etc/{name}") for name in ("subuid", "subgid", "passwd", "group", "login.defs")]
+    texts = [read_text(root, f"/etc/{name}") for name in ("subuid", "subgid", "passwd", "group", "login.defs")]
     try:
         wanted = plan(*texts)
         for warning in wanted.warnings:
@@ -161,7 +161,8 @@ def main(argv: list[str], run: Callable[[list[str]], None] = _run) -> int:
     return 0
 
 
-def _read(root: str, path: str) -> str:
+def read_text(root: str, path: str) -> str:
+    """The text of a file of the node; empty if it is not there."""
     try:
         # What is not ASCII is a name at most, and names are only compared.
         return Path(paths.under(root, path)).read_text(encoding="utf-8", errors="surrogateescape")

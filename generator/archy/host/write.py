@@ -114,13 +114,27 @@ def make_directory(root: str, path: str, uid: int, gid: int, mode: int) -> None:
         pass
 
 
-def replace_file(root: str, path: str, content: bytes, uid: int, gid: int, mode: int) -> None:
-    """Put `content` in the place of a file, whole or not at all, with owner and mode. Its directory must exist."""
+@contextmanager
+def _replacing(root: str, path: str) -> Iterator[tuple[int, str]]:
+    """The directory of `path`, and a free name in it: what is made under that name takes the place of `path`."""
     above, name = os.path.split(path)
     with directory(root, above) as parent:
         temporary = f"{_TEMPORARY}{name}"
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=parent)
+        try:
+            yield parent, temporary
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=parent)
+            raise OSError(error.errno, error.strerror, path) from None
+        os.fsync(parent)
+
+
+def replace_file(root: str, path: str, content: bytes, uid: int, gid: int, mode: int) -> None:
+    """Put `content` in the place of a file, whole or not at all, with owner and mode. Its directory must exist."""
+    with _replacing(root, path) as (parent, temporary):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
         try:
@@ -128,25 +142,14 @@ def replace_file(root: str, path: str, content: bytes, uid: int, gid: int, mode:
             _chown(descriptor, uid, gid)
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError as error:
-            os.unlink(temporary, dir_fd=parent)
-            raise OSError(error.errno, error.strerror, path) from None
         finally:
             os.close(descriptor)
-        os.fsync(parent)
 
 
 def replace_link(root: str, path: str, target: str) -> None:
     """Make `path` a link to `target`, in the place of whatever link or file was there."""
-    above, name = os.path.split(path)
-    with directory(root, above) as parent:
-        temporary = f"{_TEMPORARY}{name}"
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=parent)
+    with _replacing(root, path) as (parent, temporary):
         os.symlink(target, temporary, dir_fd=parent)
-        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        os.fsync(parent)
 
 
 def set_ownership(root: str, path: str, uid: int, gid: int, mode: int) -> None:

@@ -28,6 +28,11 @@ class Copied:
     content: bytes
     executable: bool
 
+    @property
+    def mode(self) -> int:
+        """The mode of the copy: anybody in the container may read it."""
+        return 0o555 if self.executable else 0o444
+
 
 def look(reader: Reader, app: App, folder: str) -> list[Copied]:
     """What the app's hooks copy, from its own `folder` or from the one for all; raises CannotDerive.
@@ -56,14 +61,7 @@ def look(reader: Reader, app: App, folder: str) -> list[Copied]:
 def copies(app: App, copied: Iterable[Copied]) -> list[File]:
     """What the app's hooks copy from the node, where its container gets it from: anybody in it may read it."""
     return [
-        File(
-            os.path.join(copy_path(app.id, one.number), one.path).rstrip("/"),
-            one.content,
-            0,
-            0,
-            0o555 if one.executable else 0o444,
-            "wanted",
-        )
+        File(os.path.join(copy_path(app.id, one.number), one.path).rstrip("/"), one.content, 0, 0, one.mode)
         for one in copied
     ]
 

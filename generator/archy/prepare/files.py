@@ -12,7 +12,7 @@ from archy import paths
 from archy.errors import CannotDerive
 from archy.host.idmap import Owner
 from archy.host.stat import FileState
-from archy.host.steps import Directory, File, Ownership, Step
+from archy.host.steps import Directory, File, Step, to_make
 from archy.manifest import grants
 from archy.manifest.model import App
 from archy.paths import environment_path
@@ -62,23 +62,16 @@ def file_paths(app: App) -> list[str]:
 def files(material: Inputs) -> list[File]:
     """The app's generated files and its environment as they must be."""
     app, owner = material.app, material.facts.owner
-    wanted = [
-        File(
-            file.path,
-            _encoded(file.template or file.path, render.content(material, file)),
-            owner.host_uid(file.owner),
-            owner.host_gid(file.group),
-            file.mode,
-            "wanted",
-        )
-        for file in app.files
-    ]
+    wanted = []
+    for file in app.files:
+        content = _encoded(file.template or file.path, render.content(material, file))
+        wanted.append(File(file.path, content, owner.host_uid(file.owner), owner.host_gid(file.group), file.mode))
     if app.derived_env:
         lines = "".join(f"{key}={value}\n" for key, value in render.environment(material).items())
-        wanted.append(File(environment_path(app.id), lines.encode(), 0, 0, 0o644, "wanted"))
+        wanted.append(File(environment_path(app.id), lines.encode(), 0, 0, 0o644))
     for key, value in render.secret_environment(material).items():
         path = paths.secret_environment_path(app.id, key)
-        wanted.append(File(path, value.encode(), owner.uid, owner.gid, 0o400, "wanted"))
+        wanted.append(File(path, value.encode(), owner.uid, owner.gid, 0o400))
     return wanted
 
 
@@ -100,8 +93,8 @@ def certificates(material: Inputs, found: Mapping[str, FileState], now: datetime
             public = prepare_certificates.issue(private, name, sans, now) if why or crt is None else crt.content
         except ValueError as error:
             raise CannotDerive(f"{pair.key}: {error}") from None
-        wanted.append(File(pair.key, private, uid, gid, 0o400, "wanted"))
-        wanted.append(File(pair.crt, public or b"", uid, gid, 0o444, "wanted"))
+        wanted.append(File(pair.key, private, uid, gid, 0o400))
+        wanted.append(File(pair.crt, public or b"", uid, gid, 0o444))
     return wanted
 
 
@@ -111,15 +104,10 @@ def drift(app: App, wanted: list[File], found: Mapping[str, FileState]) -> list[
     steps: list[Step] = []
     for file in wanted:
         now = found.get(file.path)
-        if now is None:
-            steps.append(File(file.path, file.content, file.uid, file.gid, file.mode, "missing"))
-        elif file.path in once:
-            if now.content is None:  # as a link, it would lead the app's mounts to where it likes
-                raise CannotDerive(f"{file.path}: is not a file; remove it to have it made again")
-        elif now.content != file.content:
-            steps.append(File(file.path, file.content, file.uid, file.gid, file.mode, "content differs"))
-        elif (now.uid, now.gid, now.mode) != (file.uid, file.gid, file.mode):
-            steps.append(Ownership(file.path, file.uid, file.gid, file.mode))
+        if now is None or file.path not in once:
+            steps += to_make(file, now)
+        elif now.content is None:  # as a link, it would lead the app's mounts to where it likes
+            raise CannotDerive(f"{file.path}: is not a file; remove it to have it made again")
     return steps
 
 

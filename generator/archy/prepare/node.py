@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from archy import paths
@@ -14,7 +14,7 @@ from archy.apps import facts
 from archy.errors import Refused
 from archy.host import read as host_read
 from archy.host.idmap import Owner
-from archy.host.steps import Directory, File, Ownership, Remove, Step
+from archy.host.steps import Directory, File, Ownership, Remove, Step, to_make
 from archy.images import references
 from archy.manifest import grants, settings
 from archy.paths import secret_path
@@ -78,12 +78,12 @@ def plan(reader: Reader, owner: Owner, values: dict[str, Any]) -> list[Step]:
         steps.append(File(paths.ACCEPTED_HOST, content, uid, gid, 0o644, "the host has changed"))
     conf = render(root, "containers.conf.j2").encode()
     above = Directory(_CONF_DIRECTORY, owner.uid, owner.gid, 0o755)
-    steps += _drift(reader, File(CONTAINERS_CONF, conf, uid, gid, 0o644, "wanted"), above)
+    steps += _file(reader, File(CONTAINERS_CONF, conf, uid, gid, 0o644), above)
     registries = references.registries(values["images"])
     if registries:
         text = render(root, "registries.conf.j2", registries=registries).encode()
         above = Directory(os.path.dirname(REGISTRIES_CONF), uid, gid, 0o755)
-        steps += _drift(reader, File(REGISTRIES_CONF, text, uid, gid, 0o644, "wanted"), above)
+        steps += _file(reader, File(REGISTRIES_CONF, text, uid, gid, 0o644), above)
     elif reader.files([REGISTRIES_CONF]):
         steps.append(Remove(REGISTRIES_CONF, "no registry is set"))
     safe = reader.files([paths.SECRETS]).get(paths.SECRETS)
@@ -96,11 +96,7 @@ def plan(reader: Reader, owner: Owner, values: dict[str, Any]) -> list[Step]:
     return steps
 
 
-def _drift(reader: Reader, wanted: File, above: Directory) -> list[Step]:
-    """The steps that give a file its content, in a directory that is made if it is missing, its owner and its mode."""
-    found = reader.files([wanted.path]).get(wanted.path)
-    if found is None or found.content != wanted.content:
-        return [above, replace(wanted, why="content differs" if found else "missing")]
-    if (found.uid, found.gid, found.mode) != (wanted.uid, wanted.gid, wanted.mode):
-        return [Ownership(wanted.path, wanted.uid, wanted.gid, wanted.mode)]
-    return []
+def _file(reader: Reader, wanted: File, above: Directory) -> list[Step]:
+    """The steps to a file, in a directory that is made if it is missing."""
+    todo = to_make(wanted, reader.files([wanted.path]).get(wanted.path))
+    return [above, *todo] if any(isinstance(step, File) for step in todo) else todo
