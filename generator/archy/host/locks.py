@@ -27,7 +27,7 @@ def hold(root: str, path: str, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def is_free(root: str, path: str) -> bool:
-    """Whether nobody holds a lock file at this moment."""
+    """Whether no process holds a lock file at this moment."""
     try:
         descriptor = os.open(paths.under(root, path), os.O_WRONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads files and directories safely: no link or device that somebody planted can hold the reader up.
+"""Reads files and directories safely: a FIFO or a device in the place of a file cannot make the reader wait.
 
 Imported by the generator's fast path, which runs at every boot and reload: no module is imported here that takes long
 (dataclasses alone would double the time).
@@ -17,7 +17,7 @@ _MAX_FILES, _MAX_DEPTH = 2000, 16
 
 
 def secret_names(root: str) -> list[str]:
-    """All files among the secrets, whoever put them there."""
+    """The names of all files in the directory of secrets."""
     try:
         with os.scandir(paths.under(root, paths.SECRETS)) as entries:
             return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))

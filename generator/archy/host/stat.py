@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is on the disk now, for a plan to compare with. Reads only, and waits for nothing that is no regular file."""
+"""The current state of files, for plans to compare with. Reads only; never waits, as it opens regular files alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_FILE = 16 * 1024 * 1024  # nothing we derive is larger
 
 
 def files(root: str, wanted: Iterable[str]) -> dict[str, FileState]:
-    """The files that are there, each as it is now; missing ones are left out."""
+    """The files that exist, each as it is now; missing ones are left out."""
     found = {}
     for path in wanted:
         above, name = os.path.split(path)
@@ -47,7 +47,7 @@ def is_directory(root: str, path: str) -> bool:
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as it is now. `content` is None for what is there but is not a regular file."""
+    """A file as it is now. `content` is None if it is not a regular file."""
 
     content: bytes | None
     uid: int

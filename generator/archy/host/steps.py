@@ -92,7 +92,7 @@ class Reload(Systemctl):
 
 
 class Recover(Systemctl):
-    """Have archy-recover mend what is wrong with Podman: it takes longer than a pass may."""
+    """Start archy-recover, which repairs Podman: that takes longer than a pass may."""
 
     command, text = "start --no-block archy-recover.service", "systemctl start archy-recover.service ({why})"
 
@@ -104,13 +104,13 @@ class ResetFailed(Systemctl):
 
 
 class Resume(Systemctl):
-    """Let an app's processes go on that a signal has stopped."""
+    """Let the processes of an app continue that a signal has stopped."""
 
     command, text = "kill --kill-whom=all --signal=SIGCONT -- {units}", "continue {apps} (a signal had stopped it)"
 
 
 class Thaw(Systemctl):
-    """Let an app's unit go on that somebody has frozen; or the slices above it, if these are frozen."""
+    """Thaw the unit of an app, and the slices above it: these may be what is frozen."""
 
     command = "thaw -- archipelago.slice archipelago-apps.slice {units}"
     text = "thaw {apps} (its unit was frozen)"
@@ -119,7 +119,7 @@ class Thaw(Systemctl):
 class Restart(Systemctl):
     """Restart apps that run, and no others, in one job of systemd's: it knows their order, and waits between them.
 
-    Fails where it would cancel a stop that somebody has asked for.
+    Fails where it would cancel a stop that a person has asked for.
     """
 
     command, text = "try-restart --no-block --job-mode=fail -- {units}", "restart {apps} ({why})"

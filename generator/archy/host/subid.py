@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Subordinate UIDs and GIDs for the service user, that overlap nobody's.
+"""Subordinate UIDs and GIDs for the service user, which overlap no other user's.
 
 Entries that exist are kept, whatever they are: the owner of data on the disk depends on them. Run by the package's
 installation as `python3 -m archy.host.subid ROOT`; planning is pure, and usermod, which locks the files, writes.

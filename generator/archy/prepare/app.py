@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one app needs on the node, planned: looks at what is there, and has the pure modules say what is missing."""
+"""What one app needs on the node, planned: reads the current state, and asks the pure modules for the steps."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def known(reader: Reader, everything: facts.All) -> Known:
 def steps(
     reader: Reader, app: App, folder: str, known: Known, made: Mapping[str, FileState]
 ) -> tuple[list[Step], dict[str, dict[str, str]]]:
-    """The steps from what is there to what an app needs, and what it is started with then (see `files.started`).
+    """The steps from the current state to what an app needs, and what it is started with then (see `files.started`).
 
-    `folder` has its files, `made` is what steps before these would have made. Raises CannotDerive.
+    `folder` has its files; `made` are files that earlier steps of a dry pass would have made. Raises CannotDerive.
     """
     if accepted.too_large(folder, reader.tree(folder)):
         raise CannotDerive(f"{folder}: holds more than {accepted.MAX_BYTES // 1024**2} MiB")
@@ -124,15 +124,10 @@ def source(reader: Reader, app_id: str) -> installed.Source:
 
 def version_mark(app: App, found: Mapping[str, FileState]) -> list[Step]:
     """Steps that keep the version of an app's data; raises CannotDerive if there is data of another one."""
-    if paths.data_version_path(app.id) not in found:
-        if not app.data_version:
-            return []
-        content = f"{app.data_version}\n".encode()
-        return [
-            Directory(paths.DATA_VERSIONS, 0, 0, 0o755),
-            File(paths.data_version_path(app.id), content, 0, 0, 0o644, "missing"),
-        ]
     path = paths.data_version_path(app.id)
+    if path not in found:
+        file = File(path, f"{app.data_version}\n".encode(), 0, 0, 0o644, "missing")
+        return [Directory(paths.DATA_VERSIONS, 0, 0, 0o755), file] if app.data_version else []
     there = (found[path].content or b"").decode(errors="replace").strip()
     if not app.data_version:
         hint = f"say data_version: {there} in the manifest, or remove that file if the data are gone"

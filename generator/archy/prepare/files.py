@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What must be on the disk before an app starts. Pure: the app, what is there and facts in, a plan out."""
+"""Directories and derived files of an app: as they must be, and the steps to that. Pure."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def certificates(material: Inputs, found: Mapping[str, FileState], now: datetime
 
 
 def drift(app: App, wanted: list[File], found: Mapping[str, FileState]) -> list[Step]:
-    """The steps from what is there to what is wanted; none when nothing differs."""
+    """The steps from the current files to the desired ones; none when nothing differs."""
     once = render.own_paths(app)
     steps: list[Step] = []
     for file in wanted:

@@ -2,8 +2,8 @@
 """archy-prepare: makes everything right that an app needs before it starts, as root.
 
 Accepts the manifest as the last good version, makes secrets, directories and derived files, and fills the cache of
-the generator. Run for all apps at boot and by every tick, and for one app by its unit's ExecStartPre=. Idempotent, and
-whole at every moment: killed halfway, the next run finishes. When nothing changed, nothing heavy is imported and
+the generator. Run for all apps at boot and in every pass of archy-reconcile, and for one app by its unit's ExecStartPre=. Idempotent, and
+safe to kill at any moment: the next run finishes. When nothing changed, nothing heavy is imported and
 nothing is written.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Planned = dict[str, dict[str, dict[str, str]]]  # by app, see files.started
 
 EX_FAILED, EX_USAGE, EX_NOT_INSTALLED = 1, 2, 4
-_ROUNDS = 4  # what one app says of itself may change what is made for another, which may once more
+_ROUNDS = 4  # facts of one app may change the files of another, whose facts may then change, too
 _USAGE = "usage: archy-prepare [APP...], or archy-prepare --starting APP from its unit"
 
 
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         return EX_FAILED
     if starting and not failures.keys() & set(names):
         starts.record("/", names[0], os.environ.get("INVOCATION_ID", ""))
-    # What is wrong with the node is said, and is no reason not to start an app that could be prepared.
+    # A problem of the node is printed, but does not keep an app from starting that could be prepared.
     return EX_FAILED if any(name in failures for name in names or app_ids) else 0
 
 
@@ -60,7 +60,7 @@ def running_alternative(root: str, app_id: str) -> str:
 
 
 def forget_gone(root: str, app_ids: list[str]) -> None:
-    """Remove the last good versions of apps that somebody has uninstalled by hand, and that run no more."""
+    """Remove the last good versions of apps whose entry was removed by hand, and that do not run any more."""
     known = {*app_ids, *installed.running(root)}
     gone = [app_id for app_id in installed.accepted_ids(root) if app_id not in known]
     if gone:
@@ -77,7 +77,7 @@ def prepare(
     """Put right what apps, and the node, need. Returns why apps cannot be started, and what is wrong with the node.
 
     The others are not harmed. What failed for reasons that still hold is tried again only with `retry_failed`. With
-    `planned`, what is to be done is printed and not done, and what apps would be started with is put there.
+    `planned`, the steps are printed and not applied, and what apps would be started with is put there.
     """
     failures: dict[str, str] = {}
     if not _stale(root, app_ids, failures, retry_failed):
@@ -97,7 +97,7 @@ def prepare(
 
 
 def _stale(root: str, app_ids: list[str], failures: dict[str, str], retry_failed: bool) -> list[str]:
-    """Those of which something changed. Adds to `failures` the ones that fail as they did before."""
+    """The apps, and the key of the node, of which something changed. Adds to `failures` the apps that still fail."""
     result = []
     host = facts.load(root)["host"]
     seen: dict[str, str] = {}

@@ -163,7 +163,7 @@ def render(material: Inputs, name: str, text: str) -> str:
             raise CannotDerive(f"{name}{f':{line}' if line else ''}: {error.message}") from None
         except CannotDerive:
             raise
-        except Exception as error:  # whatever else somebody's template can come to
+        except Exception as error:  # a template can raise whatever Python can
             raise CannotDerive(f"{name}: {type(error).__name__}: {error}") from None
         return text_
 
@@ -174,8 +174,8 @@ def _confined(name: str, rendered: Callable[[], str]) -> str:
     try:
         return sandbox.run(rendered).decode()
     except sandbox.Failed as error:
-        said = str(error)
-        raise CannotDerive(said if said.startswith(name) else f"{name}: {said}") from None
+        text = str(error)
+        raise CannotDerive(text if text.startswith(name) else f"{name}: {text}") from None
 
 
 def environment(material: Inputs) -> dict[str, str]:

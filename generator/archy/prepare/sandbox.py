@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run somebody's template without harm: in a process of its own, with limits, and without root's privileges.
+"""Runs an app's template safely: in a process of its own, with limits, and without root's privileges.
 
 Jinja's sandbox keeps a template from reaching Python's insides, not from running for ever or filling the memory, and
 a signal handler waits until C code returns. So: a child, which the kernel ends.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What must be on the disk before an app starts. Pure: the app, what is there and facts in, a plan out."""
+"""The secrets of an app, and marks for those that its data were made with. Pure but for one check of a directory."""
 
 from __future__ import annotations
 
@@ -34,24 +34,25 @@ def secrets(
 ) -> tuple[list[Step], dict[str, str]]:
     """Steps that make the app's missing secrets and put modes right, and the value of each.
 
-    An existing value is never changed: what is there but unusable is an error for a person to look at.
+    An existing value is never changed: if it cannot be used, that is an error, which a person must solve.
     """
     steps: list[Step] = []
     values: dict[str, str] = {}
     missing: list[str] = []
     for declared in made_secrets(app):
-        if any(paths.secret_path(name) in found for name in declared.names):
-            missing += [paths.secret_path(name) for name in declared.names if paths.secret_path(name) not in found]
+        absent = [path for path in map(secret_path, declared.names) if path not in found]
+        if len(absent) < len(declared.names):
+            missing += absent
             continue
         for name, content in host_secrets.generate(declared.name, declared.kind, entropy).items():
-            steps.append(File(paths.secret_path(name), content, 0, 0, 0o600, "missing"))
+            steps.append(File(secret_path(name), content, 0, 0, 0o600, "missing"))
             values[name] = host_secrets.value(content)
     for path in missing:
         raise CannotDerive(f"{path}: is not a file; the secret cannot be read")
     for name in secret_names(app):
-        if (now := found.get(paths.secret_path(name))) is None:
+        path = secret_path(name)
+        if (now := found.get(path)) is None:
             continue
-        path = paths.secret_path(name)
         if now.content is None:
             raise CannotDerive(f"{path}: is not a file; the secret cannot be read")
         try:
@@ -76,12 +77,12 @@ def check_secrets_directory(root: str) -> None:
 
 
 def lasting_secrets(app: App, rotatable: Collection[str]) -> list[Secret]:
-    """Those of an app that nobody says may change; `rotatable` are the names that some app says it of."""
+    """The secrets of an app that must not change; `rotatable` are names of those that may, by any app's manifest."""
     return [declared for declared in app.secrets if not (declared.rotatable or declared.name in rotatable)]
 
 
 def secret_marks(lasting: list[Secret], there: Mapping[str, FileState], marks: Mapping[str, FileState]) -> list[Step]:
-    """Steps that keep that there are these secrets; raises CannotDerive if one was there and is not."""
+    """Steps that record that these secrets exist; raises CannotDerive if one existed before and is lost."""
     new = [declared.name for declared in lasting if paths.made_secret_path(declared.name) not in marks]
     for declared in lasting:
         where = secret_path(declared.name)

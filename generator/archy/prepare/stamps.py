@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether anything changed since an app was last prepared, told without rendering anything.
+"""Whether anything changed since an app was last prepared, without rendering anything.
 
 A stamp lists every path that a pass read or wrote, with a fingerprint of each. If all are the same, a new pass would
 find nothing to do. Kept in /run, readable by root only. Fast path: no heavy imports.
@@ -74,7 +74,7 @@ def load(root: str, name: str) -> "dict[str, Any]":
 def fresh(root: str, name: str, seen: "dict[str, str] | None" = None) -> "dict[str, Any] | None":
     """What was kept with a stamp if everything that its pass read or wrote is still the same; else None.
 
-    `seen` are fingerprints taken a moment ago, for one look at many stamps; more are added.
+    `seen` are fingerprints taken a moment ago, so that many stamps can be checked at once; more are added.
     """
     seen = {} if seen is None else seen
     found = load(root, name)

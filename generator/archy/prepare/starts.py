@@ -15,12 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-CONTEXT = "the context of its build"  # among the files of an app whose image is made on the node
+# The one entry of an app's `files` that is no path: the digest of all that its image is built from.
+CONTEXT = "the context of its build"
 
 
 def record(root: str, app_id: str, invocation: str) -> None:
     """Record that an app starts now, with what its last pass has made. `invocation` is its unit's invocation ID."""
-    # Fresh or not: it was right a moment ago, and what has changed since then is to be seen as changed.
+    # Also a stale stamp: it was right a moment ago, and a change since then must count as a change since the start.
     made = stamps.load(root, app_id).get("started")
     if not isinstance(made, dict):
         return
@@ -40,7 +41,7 @@ def load(root: str, app_id: str) -> "dict[str, Any] | None":
 
 
 def unit_digest(root: str, app_id: str) -> str:
-    """A digest of the app's unit as the generator wrote it; empty if it is somebody else's."""
+    """A digest of the app's unit as the generator wrote it; empty if the generator has written none."""
     content = read.read(paths.under(root, f"{paths.GENERATED}/{paths.unit(app_id)}"))
     return hashlib.sha256(content).hexdigest() if content else ""
 

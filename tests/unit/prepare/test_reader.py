@@ -8,7 +8,7 @@ import os
 import pytest
 from support import Node, app_text
 
-from archy.host.steps import File, Ownership, Remove, apply
+from archy.host.steps import File, Ownership, Remove, Step, apply
 from archy.prepare import files, prepare, stamps
 from archy.prepare.reader import Reader
 
@@ -45,7 +45,7 @@ def test_steps_say_what_is_there_then(node: Node) -> None:
     node.path("/etc/directory").mkdir()
     reader = Reader(node.name)
     reader.files(["/etc/owned", "/etc/gone", "/etc/new", "/etc/directory"])
-    steps = [
+    steps: list[Step] = [
         File("/etc/new", b"new", 990, 989, 0o640, "missing"),
         Ownership("/etc/owned", 990, 989, 0o600),
         Ownership("/etc/directory", 0, 0, 0o700),
