@@ -154,7 +154,7 @@ class Preparation:
             self._say(f"{source.id}: the last good version stays in force")
         self.started[source.id] = plan.started
         self._accept(source, built, plan.version)
-        reader.note_anew(f"{paths.ACCEPTED}/{source.id}", paths.units_path(source.id), paths.text_path(source.id))
+        reader.note_anew(f"{paths.ACCEPTED}/{source.id}", paths.units_path(source.id))
         self._apply(source.id, reader, plan.steps)
         more: dict[str, Any] = {"until": time.time() + _RENEWAL} if plan.app.certificates else {}
         more |= {"started": plan.started, "said": plan.problems}

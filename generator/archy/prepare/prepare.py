@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """archy-prepare: makes everything right that an app needs before it starts, as root.
 
-Accepts the manifest as the last good version, makes secrets, directories and derived files, and fills the cache of
-the generator. Run for all apps at boot and in every pass of archy-reconcile, and for one app by its unit's ExecStartPre=. Idempotent, and
-safe to kill at any moment: the next run finishes. When nothing changed, nothing heavy is imported and
+Accepts the manifest as the last good version, makes secrets, directories and derived files, and keeps finished units
+for the generator. It runs for all apps at boot and in every pass of archy-reconcile, and for one app before each of its
+starts. It may be killed at any moment: the next run finishes. When nothing has changed, nothing heavy is imported and
 nothing is written.
 """
 

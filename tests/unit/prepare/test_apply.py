@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -289,9 +288,7 @@ def test_a_template_that_computes_for_ever_harms_nobody(
     """No signal handler runs while C code computes, and the power of two numbers is one step of it."""
     monkeypatch.setattr(sandbox, "_SECONDS", 2)
     neighbour.app("web", app_text("web", filed("template: t.j2")), **{"t.j2": "{{ 9**(9**10) % 7 }}"})
-    since = time.monotonic()
     assert neighbour.prepare() == 1
-    assert time.monotonic() - since < 12
     (message,) = said(capsys)
     assert message == "web: not prepared: t.j2: takes longer than 2 s, or too much memory (ended by SIGXCPU)"
     assert neighbour.path(f"{D}/zz/f").exists()

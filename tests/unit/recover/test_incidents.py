@@ -17,6 +17,7 @@ from archy.probe.report import CheckResult, Report
 from archy.reconcile import plan
 from archy.reconcile import status as reconcile_status
 from archy.reconcile.plan import Plan
+from archy.reconcile.unchanged import iso
 from archy.recover import incidents
 from archy.recover.incidents import AT_WORK, GAVE_UP, MENDED, NOT_THE_CAUSE, Incident, Incidents
 from archy.recover.remedies import ADVICE
@@ -157,7 +158,8 @@ def test_how_often_in_a_row(result: str, count: int, later: float, wanted: int) 
 
 def test_a_fault_that_always_returns_is_mended_ever_more_rarely() -> None:
     """A day of it; each recovery takes ten seconds, and the fault is back ten seconds later."""
-    known, now, times = Incidents(), 0.0, []
+    known: Incidents = {}
+    now, times = 0.0, []
     while now < 86400:
         if incidents.steps(known, [LOCKS], False, now):
             begun = incidents.begun(known.get(PODMAN), LOCKS, now)
@@ -291,16 +293,14 @@ def test_the_status_when_all_was_tried() -> None:
     judged = found["node"]["recovery"]
     assert (judged["level"], found["level"]) == ("broken", "broken")
     (said,) = judged["problems"]
-    assert said.startswith(
-        f"locks in /libpod: gave up until {reconcile_status.iso(NOW + 600)}, because it did not help to "
-    )
+    assert said.startswith(f"locks in /libpod: gave up until {iso(NOW + 600)}, because it did not help to ")
     assert judged["last"] == {
         "podman": {
             "result": "gave up",
             "tried": ["try this", "do that"],
             "times": 1,
             "saw": "locks in /libpod",
-            "at": reconcile_status.iso(NOW),
+            "at": iso(NOW),
             "took": 30.0,
         }
     }
