@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A manifest's typed data made into the model. The data must have passed `manifest.check`."""
+"""A manifest's typed data made into the model. The data must have passed `load.check`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
 def app_of(data: dict[str, Any]) -> App:
-    """The model of a manifest's typed data (see `document.typed`); the data must have passed `manifest.check`."""
+    """The model of a manifest's typed data (see `document.typed`); the data must have passed `load.check`."""
     app = data["app"]
     container = app["container"]
     security = app.get("security") or {}

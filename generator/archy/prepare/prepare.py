@@ -80,11 +80,11 @@ def prepare(
     `planned`, the steps are printed and not applied, and what apps would be started with is put there.
     """
     failures: dict[str, str] = {}
-    if not _stale(root, app_ids, failures, retry_failed):
+    if not stale(root, app_ids, failures, retry_failed):
         return failures
     with locked(root) if planned is None else nullcontext():
         for _ in range(_ROUNDS if planned is None else 1):
-            todo = [name for name in _stale(root, app_ids, failures, retry_failed) if name not in failures]
+            todo = [name for name in stale(root, app_ids, failures, retry_failed) if name not in failures]
             if not todo:
                 break
             from archy.prepare.apply import Preparation
@@ -96,7 +96,7 @@ def prepare(
     return failures
 
 
-def _stale(root: str, app_ids: list[str], failures: dict[str, str], retry_failed: bool) -> list[str]:
+def stale(root: str, app_ids: list[str], failures: dict[str, str], retry_failed: bool) -> list[str]:
     """The apps, and the key of the node, of which something changed. Adds to `failures` the apps that still fail."""
     result = []
     host = facts.load(root)["host"]

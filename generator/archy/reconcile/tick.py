@@ -52,7 +52,7 @@ def _prepared(root: str) -> bool:
     app_ids, _ = installed.ids(root)
     failures: dict[str, str] = {}
     gone = set(installed.accepted_ids(root)) - {*app_ids, *installed.running(root)}
-    stale = prepare._stale(root, app_ids, failures, retry_failed=False)
+    stale = prepare.stale(root, app_ids, failures, retry_failed=False)
     return not (stale or failures or gone or drift.drift(root) or pending.interrupted(root))
 
 

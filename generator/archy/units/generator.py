@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The directory that a generator writes to. Fast path: no heavy imports."""
+"""The entry of archy-generator, and the directory that it writes to. Fast path: no heavy imports."""
 
 import os
 import sys
