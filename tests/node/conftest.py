@@ -179,7 +179,7 @@ class Node:
             " printf '[Unit]\nConditionPathExists=/nowhere\n' >/run/systemd/system/$unit.d/no-ticks.conf || exit; done;"
             f" systemctl daemon-reload; systemctl stop {TICKS}"
         )
-        at_work = "systemctl list-jobs --no-legend | grep -qE 'archy-(reconcile|probe|recover).service'"
+        at_work = "systemctl list-jobs --no-legend | grep -qE 'archy-(reconcile|probe|recover|tick).service'"
         try:
             self.wait("no pass is under way", lambda: self.run(at_work).returncode == 1, 120)
             yield

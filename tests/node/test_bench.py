@@ -19,7 +19,7 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
     ("arguments", "row"),
     [
         # More apps than the catalogue has.
-        pytest.param("generator --sizes 40", r" +40( +[\d.]+x?){7}", id="generator"),
+        pytest.param("generator --sizes 40", r" +40( +[\d.]+x?){9}", id="generator"),
         pytest.param("tick --ticks 2", r" +2( +[\d.]+x?){10}", id="tick"),
     ],
 )
