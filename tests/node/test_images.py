@@ -240,7 +240,7 @@ def test_an_archive_is_loaded_and_who_waits_for_it_starts(node: Node) -> None:
     assert node.run("archy image list | grep archive").stdout.split()[1] == "missing"
     done = node.run("archy image load /tmp/archive.tar")
     assert (done.returncode, done.stdout) == (0, f"{image}: loaded, for archive\n")
-    assert "archive: starts now, if that is its image" in done.stderr
+    assert "archive: starts now, if this is its image" in done.stderr
     node.wait_active("archive")
     assert node.out("archy image load - </tmp/archive.tar") == f"{image}: loaded, for archive"
 
