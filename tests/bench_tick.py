@@ -110,9 +110,16 @@ def whole_node(runs: int) -> float:
     """
     show = ["systemctl", "show", "--property=Unit", "--value", TIMER]
     unit = subprocess.run(show, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    subprocess.run(["systemctl", "stop", TIMER], check=True)
+    rare = Path(f"/run/systemd/system/{TIMER}.d/50-bench.conf")
+    rare.parent.mkdir(parents=True)
+    # Stopped, it would make the node read degraded, and then each tick starts a pass.
+    rare.write_text("[Timer]\nOnActiveSec=\nOnUnitActiveSec=\nOnActiveSec=1h\n")
+    for words in (["daemon-reload"], ["restart", TIMER], *[["start", "archy-reconcile.service"]] * 2):
+        subprocess.run(["systemctl", *words], check=True)
     values = [-spent("sysinit.target") + spent(unit) for _ in range(runs)]
-    subprocess.run(["systemctl", "start", TIMER], check=True)
+    rare.unlink()
+    for words in (["daemon-reload"], ["restart", TIMER]):
+        subprocess.run(["systemctl", *words], check=True)
     return statistics.median(values)
 
 
