@@ -63,17 +63,18 @@ def _pass(root: str, dry: bool) -> tuple[int, float | None]:
         print(f"node: {error}", file=sys.stderr)
         failures = {paths.NODE_KEY: str(error)}
     from archy.apps import pending
-    from archy.health import current
-    from archy.host import steps
-    from archy.reconcile import plan, unchanged
-    from archy.reconcile import status as reconcile_status
-    from archy.recover import incidents
+    from archy.reconcile import unchanged
     from archy.units import drift as units_drift
 
     drift = units_drift.drift(root)
     begun = pending.interrupted(root)
     if not (dry or failures or drift or begun) and unchanged.holds(root):
         return 0, None
+    from archy.health import current
+    from archy.host import steps
+    from archy.reconcile import plan
+    from archy.reconcile import status as reconcile_status
+    from archy.recover import incidents
 
     code = 0
     if drift and not units_drift.is_futile(root, drift):
